@@ -1,0 +1,32 @@
+"""A folder of submissions -> each student's file: nbgrader's ID/NAME/NAME.ipynb, or plain ID.ipynb."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def collect(folder: Path, assignment: str) -> dict[str, Path]:
+    """Each student's file, sorted by ID. A folder without such a file counts too: its file is then noted as missing.
+
+    Hidden entries, links to folders and other files are passed over.
+    Raises FileNotFoundError where `folder` is no folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder of submissions {folder}")
+    found: dict[str, Path] = {}
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                found[entry.name] = _in_folder(Path(entry.path), assignment)
+            elif entry.name.endswith(".ipynb"):
+                found.setdefault(entry.name.removesuffix(".ipynb"), Path(entry.path))
+    return found
+
+
+def _in_folder(student: Path, assignment: str) -> Path:
+    """ID/NAME/NAME.ipynb, or where a link stands in the way, the link itself: it will be noted and not be followed."""
+    lesson = student / assignment
+    return lesson if lesson.is_symlink() else lesson / f"{assignment}.ipynb"

@@ -1,0 +1,166 @@
+"""An exercise is one table: points, inputs, reference, other right answers, and wrong answers with a sentence for the learner.
+
+From the table come the visible check, the grading with secret seeds, the feedback that names the mistake, partial credit,
+the proof that the check rejects every wrong answer, and the lesson's list of pitfalls. README, "Adding an exercise", is the guide.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from graders.draw import Draw
+
+Inputs = Callable[[Draw], tuple[Any, ...]]
+
+
+def plainly(answer: Callable[..., Any], *inputs: Any) -> Any:
+    """The usual run of an answer: call it once."""
+    return answer(*inputs)
+
+
+def with_gradients(answer: Any, *inputs: Any) -> Any:
+    """Call the answer and send a gradient back: (value, gradient of each float tensor among the inputs)."""
+    return answer.gradients(*inputs)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing that is asked, with its points: the inputs it is tried on and, where values alone don't tell, a law."""
+
+    title: str
+    points: int
+    inputs: Inputs
+    run: Callable[..., Any] = plainly  # (answer, *inputs) -> the value that is compared with the reference's
+    law: Callable[..., str | None] | None = None  # (value, *inputs) -> the sentence that names what is violated, or None
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A classic mistake: how it computes, and what to tell the learner who made it."""
+
+    name: str
+    function: Callable[..., Any]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A concept question: the text, its choices (letter -> text) and the explanation of each (letter -> text)."""
+
+    text: str
+    choices: Mapping[str, str]
+    explanations: Mapping[str, str]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a learner is asked for, by name; `concept` is the stem of the file in `graders/checks/` that holds it."""
+
+    name: str
+    reference: Callable[..., Any]
+    requirements: tuple[Requirement, ...]
+    wrong: tuple[Wrong, ...]
+    right: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: MappingProxyType({}))
+    oracle: Callable[..., Any] | None = None  # an implementation that is independent of the reference
+    question: Question | None = None
+    concept: str = ""
+
+    @property
+    def points(self) -> int:
+        return sum(requirement.points for requirement in self.requirements)
+
+    @property
+    def id(self) -> str:
+        return f"{self.concept}.{self.name}"
+
+
+def requires(
+    title: str,
+    points: int,
+    inputs: Inputs,
+    *,
+    run: Callable[..., Any] = plainly,
+    law: Callable[..., str | None] | None = None,
+) -> Requirement:
+    """One row of an exercise's requirements; see `Requirement`."""
+    return Requirement(title, points, inputs, run, law)
+
+
+def exercise(
+    name: str,
+    *,
+    reference: Callable[..., Any],
+    requirements: Sequence[Requirement],
+    wrong: Mapping[str, tuple[Callable[..., Any], str]],
+    right: Mapping[str, Callable[..., Any]],
+    oracle: Callable[..., Any] | None = None,
+) -> Exercise:
+    """An exercise on a function. `wrong` maps the mistake's name to (implementation, sentence to the learner)."""
+    rows = tuple(Wrong(mistake, function, sentence) for mistake, (function, sentence) in wrong.items())
+    return Exercise(name, reference, tuple(requirements), rows, MappingProxyType(dict(right)), oracle)
+
+
+def question(
+    name: str, text: str, *, choices: Mapping[str, str], explanations: Mapping[str, str], answer: str, points: int = 1
+) -> Exercise:
+    """A concept question: the learner's answer is a letter, and every choice, right or wrong, has its explanation.
+
+    Raises ValueError where a choice has no explanation or the answer is no choice.
+    """
+    if set(choices) != set(explanations):
+        raise ValueError(f"{name}: choices {sorted(choices)} and explanations {sorted(explanations)} differ")
+    if answer not in choices:
+        raise ValueError(f"{name}: the answer {answer!r} is not among the choices {sorted(choices)}")
+
+    def letter(choice: str) -> Callable[[], str]:
+        return lambda: choice
+
+    def chosen(given: Callable[[], Any]) -> Any:
+        value = given()
+        return value.strip().lower() if isinstance(value, str) else value
+
+    return Exercise(
+        name,
+        letter(answer),
+        (Requirement("the right choice", points, lambda _draw: (), run=chosen),),
+        tuple(Wrong(f"choice {c}", letter(c), explanations[c]) for c in choices if c != answer),
+        MappingProxyType({"in upper case": letter(answer.upper()), "with a space": letter(f" {answer} ")}),
+        question=Question(text, MappingProxyType(dict(choices)), MappingProxyType(dict(explanations)), answer),
+    )
+
+
+def concepts() -> list[str]:
+    """The stems of `graders/checks/`, sorted: one file a concept."""
+    package = importlib.import_module("graders.checks")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def table(concept: str) -> dict[str, Exercise]:
+    """The exercises of one concept, by name, in the order of their file."""
+    if concept not in concepts():
+        raise KeyError(f"no checks for {concept!r}; there are {', '.join(concepts())}")
+    module = importlib.import_module(f"graders.checks.{concept}")
+    found: dict[str, Exercise] = {}
+    for entry in module.EXERCISES:
+        if entry.name in found:
+            raise ValueError(f"{concept} has two exercises named {entry.name!r}")
+        found[entry.name] = Exercise(**{**vars(entry), "concept": concept})
+    return found
+
+
+def find(id: str) -> Exercise:
+    """The exercise `concept.name`.
+
+    Raises KeyError that lists what there is.
+    """
+    concept, _, name = id.partition(".")
+    exercises = table(concept)
+    if name not in exercises:
+        raise KeyError(f"no exercise {name!r} in {concept!r}; there are {', '.join(exercises)}")
+    return exercises[name]

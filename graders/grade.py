@@ -1,0 +1,183 @@
+"""A submitted file -> a verdict: points, named mistakes and notes, whatever the file holds and its code does."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from graders.check import report
+from graders.judge import Outcome, Part, judge
+from graders.rebuild import Submission, rebuild
+from graders.release import Item, Release
+from graders.sandbox import CellNote, Child, RemoteSubject, Sandbox, Stopped, readable
+from graders.subject import Failure
+
+SEEDS = 2  # draws of inputs, so that luck does not pass
+TEXT = 800  # characters of a message
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One exercise of a verdict. `printed` is what the learner's own cell wrote."""
+
+    outcome: Outcome
+    printed: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on one submission, with the level of isolation that it was reached at, and the seeds."""
+
+    isolation: str
+    seeds: tuple[int, ...]
+    exercises: dict[str, Graded]
+    notes: tuple[str, ...]
+
+    @property
+    def score(self) -> int:
+        return sum(graded.outcome.score for graded in self.exercises.values())
+
+    @property
+    def points(self) -> int:
+        return sum(graded.outcome.points for graded in self.exercises.values())
+
+    def as_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """The verdict as JSON holds it; with `details` also the parts, the report, the level and the seeds."""
+        exercises: dict[str, dict[str, Any]] = {}
+        for name, graded in self.exercises.items():
+            o = graded.outcome
+            exercises[name] = {"score": o.score, "max": o.points, "mistake": o.mistake, "message": o.message}
+            if details:
+                parts = [asdict(part) for part in o.parts]
+                exercises[name] |= {"parts": parts, "report": report(o), "printed": graded.printed}
+        found = {"score": self.score, "max": self.points, "exercises": exercises, "notes": list(self.notes)}
+        return found | {"isolation": self.isolation, "seeds": list(self.seeds)} if details else found
+
+
+def fresh_seeds(n: int = SEEDS) -> tuple[int, ...]:
+    """Seeds that nobody could know before."""
+    return tuple(secrets.randbits(40) for _ in range(n))
+
+
+def grade_submission(
+    release: Release, path: Path, sandboxes: Callable[[], Sandbox], *, seeds: Sequence[int] | None = None
+) -> Verdict:
+    """Grade the file at `path`: `rebuild`, then `grade`."""
+    return grade(release, rebuild(release, path), sandboxes, seeds=seeds)
+
+
+def grade(
+    release: Release, submission: Submission, sandboxes: Callable[[], Sandbox], *, seeds: Sequence[int] | None = None
+) -> Verdict:
+    """The verdict on a submission. `sandboxes` starts the box that its code runs in; what is no notebook needs none."""
+    seeds = tuple(seeds or fresh_seeds())
+    if not submission.readable:
+        nothing = {item.name: unjudged(item, submission.notes[0]) for item in release.items}
+        return Verdict("not executed", seeds, nothing, submission.notes)
+    with sandboxes() as sandbox:
+        grading = Grading(release, submission, sandbox, seeds)
+        exercises = {item.name: grading.item(item) for item in release.items}
+    notes = [*submission.notes, *(f"{name}: {note}" for name, note in submission.cell_notes.items()), *grading.notes]
+    return Verdict(sandbox.level, seeds, exercises, tuple(readable(note) for note in notes))
+
+
+class Grading:
+    """One submission in its sandbox, exercise after exercise, each in a fork of its own."""
+
+    def __init__(self, release: Release, submission: Submission, sandbox: Sandbox, seeds: Sequence[int]) -> None:
+        self.release, self.submission, self.sandbox, self.seeds = release, submission, sandbox, seeds
+        self.until = time.monotonic() + sandbox.limits.submission
+        self.chance = random.Random(f"player {seeds}")  # the Player's seeds must not tell the inputs' seeds
+        self.hung: dict[str, Stopped] = {}  # cells that ended their process: not run again
+        self.notes: list[str] = []
+
+    def item(self, item: Item) -> Graded:
+        """Judge one exercise. Whatever happens in it costs this exercise only."""
+        if item.name not in self.submission.sources:
+            return unjudged(item, self.submission.cell_notes[item.name])
+        try:
+            child, own = self._child(item)
+        except Stopped as stopped:
+            return unjudged(item, f"its cell was stopped: {stopped.text}")
+        with closing(child):
+            return self._graded(child, item, own)
+
+    def _child(self, item: Item) -> tuple[Child, CellNote]:
+        """A fork that executed the cells up to this exercise's own, but for those that ended a fork before.
+
+        Where the process ends in the exercise's own cell, an earlier one may have prepared that: then again without it.
+        """
+        cells = [c for c in item.cells if c in self.submission.sources]
+        while time.monotonic() < self.until:
+            cells = [c for c in cells if c not in self.hung]
+            try:
+                return self._executed(item, cells)
+            except Stopped as stopped:
+                if stopped.cell in cells and stopped.cell != item.name:
+                    self._remember(str(stopped.cell), stopped)
+                elif stopped.kind == "Timeout" or cells == [item.name]:
+                    self._remember(item.name, stopped)
+                    raise
+                else:
+                    cells = [item.name]
+        raise Stopped("Timeout", f"the {self.sandbox.limits.submission:g} seconds of the whole submission were used up")
+
+    def _executed(self, item: Item, cells: Sequence[str]) -> tuple[Child, CellNote]:
+        setup = [(f"setup {i + 1}", source) for i, source in enumerate(self.release.setup)]
+        child = self.sandbox.fork(self.until)
+        notes = child.run([*setup, *((c, self.submission.sources[c]) for c in cells)], self.chance.getrandbits(62))
+        return child, next(note for note in notes if note.name == item.name)
+
+    def _remember(self, cell: str, stopped: Stopped) -> None:
+        self.hung[cell] = stopped
+        self.notes.append(
+            f"{cell}: its cell did not end ({stopped.text}); the exercises after it were graded without it"
+        )
+
+    def _graded(self, child: Child, item: Item, own: CellNote) -> Graded:
+        if own.commands:
+            self.notes.append(f"{item.name}: notebook commands are left out in grading: {'; '.join(own.commands)}")
+        if not own.defined:
+            why = (
+                f"its cell does not run: {': '.join(own.error)}" if own.error else f"its cell defines no `{item.name}`"
+            )
+            return unjudged(item, why, own.printed)
+        question = item.exercise.question
+        subject = RemoteSubject(child, item.name, op="value" if question else "call", seed=self.chance.getrandbits(62))
+        try:
+            if question and (amiss := not_a_choice(subject(), tuple(question.choices))):
+                return unjudged(item, amiss, own.printed)
+            return Graded(cleaned(judge(item.exercise, subject, self.seeds)), own.printed)
+        except Failure as failure:
+            return unjudged(item, str(failure), own.printed)
+        except Exception as error:  # a value of a form that the table did not expect
+            return unjudged(
+                item, f"what it gives has not the form that was asked for ({type(error).__name__})", own.printed
+            )
+
+
+def not_a_choice(answer: object, choices: Sequence[str]) -> str | None:
+    """Why an answer to a question is none of its letters, without a word on which is right; None where it is one."""
+    if answer is None:
+        return "not answered yet: write the letter of your choice"
+    if not isinstance(answer, str) or answer.strip().lower() not in choices:
+        return f"the answer must be one of the letters {', '.join(choices)}"
+    return None
+
+
+def unjudged(item: Item, why: str, printed: str = "") -> Graded:
+    """No points for an exercise that could not be judged, with the reason as its message."""
+    parts = tuple(Part(r.title, r.points, 0, why) for r in item.exercise.requirements)
+    return Graded(cleaned(Outcome(item.name, 0, item.exercise.points, parts, None, why)), printed)
+
+
+def cleaned(outcome: Outcome) -> Outcome:
+    """The outcome with all texts safe to show: a message may quote what the learner's code gave."""
+    parts = tuple(replace(part, message=readable(part.message, TEXT)) for part in outcome.parts)
+    return replace(outcome, parts=parts, message=readable(outcome.message, TEXT))

@@ -1,0 +1,143 @@
+"""An exercise and an answer -> an Outcome: points for each requirement, and the mistake by its name.
+
+The judge owns the reference, the wrong answers and the seeds. It sees the answer only as a subject that turns inputs into values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graders.compare import agree, difference
+from graders.draw import Draw
+from graders.exercise import Exercise, Requirement
+from graders.subject import Failure, Here, copied
+
+UNWRITTEN = "not written yet: replace the line `raise NotImplementedError()` with your own code"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One requirement and what became of it; `message` is empty where it is met."""
+
+    title: str
+    points: int
+    earned: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict on one exercise. `mistake` is the name of the wrong answer that the learner's equals, if any."""
+
+    exercise: str
+    score: int
+    points: int
+    parts: tuple[Part, ...]
+    mistake: str | None
+    message: str
+
+    @property
+    def full(self) -> bool:
+        return self.score == self.points
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One requirement on one draw of inputs, and what the answer gave: a value or a Failure."""
+
+    requirement: Requirement
+    seed: int
+    inputs: tuple[Any, ...]
+    given: Any
+
+
+def observe(requirement: Requirement, answer: Any, inputs: tuple[Any, ...]) -> Any:
+    """What an answer gives on inputs: its value, or the Failure that it ended in."""
+    try:
+        return requirement.run(answer, *copied(inputs))
+    except Failure as failure:
+        return failure
+    except Exception as error:  # the run looks into values, and an answer's value may be of any form
+        return Failure("Form", f"what it gives has not the form that was asked for ({type(error).__name__})")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two observations are the same: equal values, or failures of one kind."""
+    if isinstance(a, Failure) or isinstance(b, Failure):
+        return isinstance(a, Failure) and isinstance(b, Failure) and a.kind == b.kind
+    return agree(a, b)
+
+
+def try_all(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> list[Trial]:
+    """Every requirement on every seed. After a failure that ended the answer's process the rest is not tried again."""
+    trials: list[Trial] = []
+    for requirement in exercise.requirements:
+        for seed in seeds:
+            inputs = requirement.inputs(Draw(seed))
+            trials.append(Trial(requirement, seed, inputs, observe(requirement, answer, inputs)))
+    return trials
+
+
+def fault(exercise: Exercise, trial: Trial) -> str | None:
+    """What is wrong with one trial, as a sentence; None where it is right."""
+    if isinstance(trial.given, Failure):
+        return UNWRITTEN if trial.given.kind == "NotImplementedError" else str(trial.given)
+    if exercise.question:  # a difference would show the right letter
+        choices = ", ".join(exercise.question.choices)
+        return None if trial.given == exercise.question.answer else f"the answer is one of the letters {choices}, and not {trial.given!r}"
+    expected = observe(trial.requirement, Here(exercise.reference), trial.inputs)
+    found = difference(expected, trial.given)
+    if found is None:
+        return None
+    law = trial.requirement.law
+    try:
+        violated = law(trial.given, *trial.inputs) if law else None
+    except Exception:  # a law reads shapes that a wrong answer need not have; the difference stands either way
+        violated = None
+    return f"{violated} ({found})" if violated else found
+
+
+def matches(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
+    """The names of the wrong answers that give what was given in every one of these trials."""
+    return [
+        wrong.name
+        for wrong in exercise.wrong
+        if all(same(observe(t.requirement, Here(wrong.function), t.inputs), t.given) for t in trials)
+    ]
+
+
+def name_mistake(exercise: Exercise, trials: Sequence[Trial], failed: Sequence[Requirement]) -> str | None:
+    """The one wrong answer that the learner's equals: everywhere, or, where mistakes mix, in the first failed requirement."""
+    for some in (trials, [t for t in trials if failed and t.requirement is failed[0]]):
+        found = matches(exercise, some)
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def judge(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> Outcome:
+    """Judge one answer: a requirement is met when it holds on every seed (two at least, so that luck does not pass)."""
+    trials = try_all(exercise, answer, seeds)
+    parts: list[Part] = []
+    failed: list[Requirement] = []
+    for requirement in exercise.requirements:
+        faults = [(t, f) for t in trials if t.requirement is requirement and (f := fault(exercise, t)) is not None]
+        text = f"{faults[0][1]} [seed {faults[0][0].seed}]" if faults and faults[0][1] != UNWRITTEN else UNWRITTEN
+        parts.append(Part(requirement.title, requirement.points, 0 if faults else requirement.points, text if faults else ""))
+        if faults:
+            failed.append(requirement)
+    mistake = name_mistake(exercise, trials, failed) if failed else None
+    return _outcome(exercise, parts, mistake)
+
+
+def _outcome(exercise: Exercise, parts: Sequence[Part], mistake: str | None) -> Outcome:
+    score = sum(part.earned for part in parts)
+    if score == exercise.points:
+        message = exercise.question.explanations[exercise.question.answer] if exercise.question else "everything asked for holds"
+    elif mistake is not None:
+        message = next(wrong.sentence for wrong in exercise.wrong if wrong.name == mistake)
+    else:
+        message = next(part.message for part in parts if part.message)
+    return Outcome(exercise.name, score, exercise.points, tuple(parts), mistake, message)

@@ -1,0 +1,215 @@
+"""The sandboxed process: cells of a learner and calls in -> plain values out. It holds nothing worth stealing.
+
+A server with torch loaded forks one child for each exercise; the child executes cells and answers calls over a socket
+of its own. Of the graders only `wire`, `subject` and this file are visible: no reference, no wrong answer, no seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import linecache
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import types
+from typing import Any
+
+import torch
+
+from graders.subject import Failure, Here, describe
+from graders.wire import NotPlainError, WireError, receive, send, to_frame
+
+PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
+FORK, KILL, READY = b"F", b"K", b"R"
+_seed_torch, _seed_python = torch.manual_seed, random.seed  # as they were before a learner's code could replace them
+_SET_DUMPABLE = 4  # prctl's number for it
+
+
+def serve(control: socket.socket, *, alone: bool) -> None:
+    """Wait for commands: FORK with a socket for the child, or KILL. `alone`: all of the pid namespace may be killed."""
+    _warm_up()
+    ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)  # no child may trace the server or read its memory
+    control.sendall(READY)
+    children: set[int] = set()
+    while True:
+        command, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if command == FORK and fds:
+            pid = os.fork()
+            if pid == 0:
+                _become_child(control, fds[0])
+            os.close(fds[0])
+            children.add(pid)
+            continue
+        _kill(children, alone)
+        if command != KILL:  # the host is gone
+            return
+        control.sendall(READY)
+
+
+def _warm_up() -> None:
+    """Load what torch loads lazily, on one thread: with more of them, a fork would wait for threads that it has not."""
+    torch.set_num_threads(1)
+    x = torch.ones(1, 2, 2, requires_grad=True)
+    (torch.softmax(x @ x, -1).sum() + torch.nn.functional.layer_norm(x, (2,)).sum()).backward()
+    torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def _kill(children: set[int], alone: bool) -> None:
+    if alone and os.getpid() < 10:  # a number of our own namespace: anywhere else -1 would mean everybody
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+    for pid in children:
+        for kill in (os.kill, os.killpg):  # the group exists once the child has called setsid
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    children.clear()
+
+
+def _become_child(control: socket.socket, fd: int) -> None:
+    """The child's life; it never returns."""
+    try:
+        os.setsid()
+        control.close()
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        sock = socket.socket(fileno=os.dup2(fd, 3))
+        os.closerange(4, 1 << 12)
+        os.register_at_fork(after_in_child=sock.close)  # a helper process must not speak for its parent
+        Child(sock).serve()
+    finally:
+        os._exit(0)  # whatever happened, the host sees the socket close
+
+
+class Printed(io.TextIOBase):
+    """Standard output in memory: the first PRINTED_CAP characters."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.room = PRINTED_CAP
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.room > 0:
+            self.parts.append(str(text)[: self.room])
+            self.room -= len(self.parts[-1])
+        return len(text)
+
+    def take(self) -> str:
+        """What was printed since the last take."""
+        text, self.parts = "".join(self.parts), []
+        return text
+
+
+class Child:
+    """One learner's module, and the answers to the requests about it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.module = sys.modules["__main__"] = types.ModuleType("__main__")
+        self.printed = Printed()
+
+    def serve(self) -> None:
+        """First the cells, then calls, until the host has no more."""
+        start = receive(self.sock)
+        limit(start["limits"])
+        sys.stdout = sys.stderr = self.printed
+        for name, source in start["cells"]:
+            reseed(start["seed"])
+            said = self.execute(name, source)
+            said |= {"cell": name, "defined": name in self.module.__dict__, "printed": self.printed.take()}
+            send(self.sock, said)
+        while True:
+            self.sock.sendall(self.reply(receive(self.sock)))
+
+    def execute(self, name: str, source: str) -> dict[str, Any]:
+        """Execute a cell: its error as [kind, text] or None, and the notebook commands in it that were left out."""
+        filename = f"<the cell {name}>"
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        commands: list[str] = []
+        try:
+            code, commands = compiled(source, filename)
+            exec(code, self.module.__dict__)
+        except BaseException as error:  # a learner's SystemExit too: the next cells run
+            return {"error": explained(error), "commands": commands}
+        return {"error": None, "commands": commands}
+
+    def reply(self, request: dict[str, Any]) -> bytes:
+        """The answer to one request as a frame: {"n", "value"}, or {"n", "error": [kind, text]}."""
+        try:
+            reseed(request["seed"])
+            return to_frame({"n": request["n"], "value": self.value(request)})
+        except BaseException as error:  # a learner's SystemExit too: it ends the call, not the child
+            return to_frame({"n": request["n"], "error": explained(error)})
+
+    def value(self, request: dict[str, Any]) -> Any:
+        """What is asked for: the value of a variable, of a call, or of a call with its gradients."""
+        name = request["name"]
+        if name not in self.module.__dict__:
+            raise Failure("Missing", f"there is no `{name}`: is it still called so, and does its cell run?")
+        found = self.module.__dict__[name]
+        if request["op"] == "value":
+            return found
+        if not callable(found):
+            raise Failure("NotCallable", f"`{name}` is no function any more")
+        subject = Here(found)
+        return subject.gradients(*request["inputs"]) if request["op"] == "gradients" else subject(*request["inputs"])
+
+
+def compiled(source: str, filename: str) -> tuple[types.CodeType, list[str]]:
+    """A cell as plain Python, and the notebook commands (`%timeit ...`, `!pip ...`) that had to be left out for it."""
+    try:
+        return compile(source, filename, "exec", dont_inherit=True), []
+    except SyntaxError:
+        lines = source.split("\n")
+        commands = [i for i, line in enumerate(lines) if line.lstrip().startswith(("%", "!", "?"))]
+        if not commands:
+            raise
+        kept = ["" if i in commands else line for i, line in enumerate(lines)]
+        return compile("\n".join(kept), filename, "exec", dont_inherit=True), [lines[i].strip()[:80] for i in commands]
+
+
+def explained(error: BaseException) -> list[str]:
+    """[kind, text] of an error, whatever its class does when it is asked."""
+    if isinstance(error, Failure):
+        return [error.kind, error.text[:1000]]
+    if isinstance(error, NotPlainError):
+        return ["NotPlain", f"the answer cannot be judged: {error}"]
+    if isinstance(error, WireError):
+        return ["TooLarge", f"the answer cannot be judged: {error}"]
+    try:
+        return [type(error).__name__[:80], describe(error)[:1000]]
+    except BaseException:
+        return ["Error", "an error that cannot be shown"]
+
+
+def reseed(seed: int) -> None:
+    """Every generator from one seed: forks of one server would otherwise all draw the same numbers."""
+    _seed_torch(seed)
+    _seed_python(seed)
+
+
+def limit(limits: dict[str, int]) -> None:
+    """Set this process's limits, by name ("AS", "CPU", ...), soft and hard; AS counts from what torch has mapped."""
+    for name, most in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        if name == "AS":
+            with open("/proc/self/statm") as pages:
+                most += int(pages.read().split()[0]) * resource.getpagesize()
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+def main() -> None:
+    """Serve on the socket whose number is the first argument."""
+    serve(socket.socket(fileno=int(sys.argv[1])), alone="alone" in sys.argv[2:])

@@ -1,0 +1,169 @@
+"""A submitted file -> the sources of its solution cells, and notes on what was odd. Executes nothing, never fails.
+
+Only text crosses: the source of a cell whose `grade_id` the release calls a solution. Roles, points, order, outputs,
+ids, kernel and all other cells come from the release. The sources are not even parsed here, where a deep nest of
+brackets could hurt: the Player does that.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+
+from graders.release import Release
+
+MAX_FILE = 10 << 20  # bytes
+MAX_CELLS = 5_000
+MAX_SOURCE = 100_000  # characters of one cell
+
+
+class UnreadableError(Exception):
+    """The file is no notebook; the message says why."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a submitted file holds: sources by grade_id, notes by grade_id, and notes on the file as a whole."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    cell_notes: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    readable: bool = True
+
+
+def rebuild(release: Release, path: Path) -> Submission:
+    """The submission at `path`. A file that is no notebook gives one without sources, whose note says why."""
+    try:
+        cells, notes = _cells(_json(_bytes(path)))
+    except UnreadableError as error:
+        return Submission(notes=(f"the file could not be graded: {error}",), readable=False)
+    return _matched(release, cells, notes)
+
+
+def rebuilt_notebook(release: Release, sources: Mapping[str, str]) -> NotebookNode:
+    """The release's own notebook, with these sources in its solution cells and no outputs."""
+    notebook = copy.deepcopy(release.notebook)
+    for cell in notebook.cells:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if grade_id in release.stubs and grade_id in sources:
+            cell.source = sources[grade_id]
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def _bytes(path: Path) -> bytes:
+    """The content of a regular file of a bearable size; a link is not followed, a pipe not waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        reason = "it is a link" if path.is_symlink() else (error.strerror or "it cannot be opened").lower()
+        raise UnreadableError(reason) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UnreadableError("it is no regular file")
+    with open(fd, "rb") as file:
+        content = file.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise UnreadableError(f"it is larger than {MAX_FILE >> 20} MB: clear its outputs and save it again")
+    return content
+
+
+def _json(content: bytes) -> tuple[Any, bool]:
+    """(the JSON document, whether some object repeats a key; the last one counts, as it does for Jupyter)."""
+    repeated = False
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeated
+        found = dict(pairs)
+        repeated = repeated or len(found) < len(pairs)
+        return found
+
+    try:
+        text = content.decode("utf-8-sig")
+        # numbers stay text: nothing here needs them, and one of a million digits would take long
+        document = json.loads(text, object_pairs_hook=as_dict, parse_int=str, parse_float=str, parse_constant=str)
+        return document, repeated
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"it is not UTF-8 text (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise UnreadableError(
+            f"it is no valid JSON (line {error.lineno}): was it cut off or edited by hand?"
+        ) from error
+    except (RecursionError, ValueError, MemoryError) as error:
+        raise UnreadableError("its JSON is nested too deeply") from error
+
+
+def _cells(document: tuple[Any, bool]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The entries of its list of cells that are objects, and what to note."""
+    notebook, repeated = document
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list):
+        raise UnreadableError("it has no list of cells: is it a notebook of version 4?")
+    if len(cells) > MAX_CELLS:
+        raise UnreadableError(f"it has {len(cells)} cells; at most {MAX_CELLS} are read")
+    notes = ["the file repeats a key within one of its objects; the last value counted"] if repeated else []
+    good = [cell for cell in cells if isinstance(cell, dict)]
+    if len(good) < len(cells):
+        notes.append(f"{len(cells) - len(good)} entries in its list of cells are no cells")
+    return good, notes
+
+
+def _grade_id(cell: Mapping[str, Any]) -> str | None:
+    for key in ("metadata", "nbgrader"):
+        cell = cell.get(key, {})
+        if not isinstance(cell, dict):
+            return None
+    found = cell.get("grade_id")
+    return found if isinstance(found, str) else None
+
+
+def _source(cell: Mapping[str, Any]) -> str | None:
+    """The text of a cell, which Jupyter writes as a string or a list of lines; None where it is neither, or long."""
+    source = cell.get("source")
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        source = "".join(source)
+    if not isinstance(source, str) or len(source) > MAX_SOURCE:
+        return None
+    return source.encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _matched(release: Release, cells: Sequence[Mapping[str, Any]], notes: list[str]) -> Submission:
+    sources, cell_notes = {}, {}
+    for grade_id, stub in release.stubs.items():
+        source, note = choose([cell for cell in cells if _grade_id(cell) == grade_id], stub)
+        if source is not None:
+            sources[grade_id] = source
+        if note:
+            cell_notes[grade_id] = note
+    handed_out = {cell.source.strip() for cell in release.notebook.cells} | {""}
+    own = [c for c in cells if c.get("cell_type") == "code" and _grade_id(c) not in release.stubs]
+    extra = sum((_source(cell) or "?").strip() not in handed_out for cell in own)
+    if extra:
+        cells_were = "1 cell" if extra == 1 else f"{extra} cells"
+        notes.append(f"{cells_were} beside the answer cells, added or changed: not executed in grading")
+    return Submission(sources, cell_notes, tuple(notes))
+
+
+def choose(cells: Sequence[Mapping[str, Any]], stub: str) -> tuple[str | None, str | None]:
+    """Of the cells with one grade_id: (the source that counts, a note where anything was odd).
+
+    Where a cell was duplicated, the first one that differs from what was handed out counts.
+    """
+    if not cells:
+        return None, "its cell is missing from the notebook"
+    sources = [source for source in map(_source, cells) if source is not None]
+    if not sources:
+        return None, f"its cell holds no text, or more than {MAX_SOURCE} characters"
+    changed = [source for source in sources if source.strip() != stub.strip()]
+    if len(cells) > 1:
+        return (changed or sources)[0], f"its cell occurs {len(cells)} times; the first one that was written in counts"
+    return sources[0], None

@@ -1,0 +1,170 @@
+# ruff: noqa: E501  (an attack reads best as the few lines that it is)
+"""What the code of a submission may try, and the verdict that must follow: the cheat earns nothing, everything else its points."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from conftest import needs_box
+from tiny_course import NAME, POINTS, RIGHT
+
+from graders.grade import Verdict, grade
+from graders.rebuild import Submission
+from graders.release import Release, load
+from graders.sandbox import LIMITS, Sandbox
+
+pytestmark = needs_box
+SHORT = replace(LIMITS, server=2, cells=4, call=5, submission=60, memory=1 << 29)
+OWN = "halve_softmax"  # the exercise that the attacks try to win
+HALF = "def halve_softmax(x):\n    return torch.softmax(x, -1)"  # wrong
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Sources in the place of right answers, and the exercises that must then earn less than full points."""
+
+    sources: dict[str, str]
+    lost: dict[str, int] = field(default_factory=lambda: {OWN: 0})
+    message: str = ""
+
+
+def wins(source: str, message: str = "") -> Attack:
+    """An attack from the cell of OWN alone, whose answer is wrong: it must earn nothing, and nothing else be lost."""
+    return Attack({OWN: source}, message=message)
+
+
+ATTACKS = {
+    "patched comparisons": wins(
+        "import torch.testing, builtins, math\n"
+        "torch.allclose = torch.equal = torch.isclose = lambda *a, **k: True\n"
+        "torch.testing.assert_close = lambda *a, **k: None\n"
+        "math.isclose = builtins.abs = lambda *a, **k: 0\n" + HALF
+    ),
+    "an object that equals everything": wins(
+        "class Yes:\n    shape = (3, 3)\n    dtype = torch.float32\n    def __eq__(self, other): return True\n"
+        "    def __bool__(self): return True\n    def __getattr__(self, name): return lambda *a, **k: self\n"
+        "def halve_softmax(x):\n    return Yes()",
+        "a Yes is no plain value",
+    ),
+    "a tensor subclass that lies": wins(
+        "class Lie(torch.Tensor):\n    @classmethod\n    def __torch_function__(cls, f, types, args=(), kwargs=None):\n"
+        "        return True\ndef halve_softmax(x):\n    return x.as_subclass(Lie)"
+    ),
+    "a class that gives itself out for a float": wins(
+        "class F(float):\n    def __eq__(self, other): return True\n    def __sub__(self, other): return 0.0\ndef halve_softmax(x):\n    return F(1)"
+    ),
+    "NaN as a wildcard": wins("def halve_softmax(x):\n    return x * float('nan')", "got nan"),
+    "infinity as a wildcard": wins("def halve_softmax(x):\n    return x * float('inf')"),
+    "broadcast shape": wins("def halve_softmax(x):\n    return torch.softmax(2 * x, -1)[None] / 2", "expected shape"),
+    "another dtype": wins("def halve_softmax(x):\n    return (torch.softmax(2 * x, -1) / 2).long()", "expected dtype"),
+    "printed verdicts": wins("print('PASSED 2/2')\nprint('{\"score\": 2}')\nimport sys\nsys.stderr.write('ok')\n" + HALF),
+    "results written to files": wins("for name in ('results.json', 'results.pkl', 'grade.txt'):\n    open(name, 'w').write('2')\n" + HALF),
+    "the tests in memory": wins(
+        "import gc, sys\nclass Found(Exception): pass\ndef halve_softmax(x):\n    for o in gc.get_objects():\n"
+        "        if type(o).__name__ in ('Exercise', 'Requirement', 'Wrong', 'Draw', 'Trial'):\n            return 'found'\n"
+        "    f = sys._getframe()\n    while f:\n        if 'exercise' in f.f_locals or 'expected' in f.f_locals: return 'found'\n        f = f.f_back\n"
+        "    raise Found('nothing')",
+        "Found: nothing",
+    ),
+    "the reference in a package": wins(
+        "def halve_softmax(x):\n    import importlib\n    tried = []\n"
+        "    for name in ('graders.judge', 'graders.exercise', 'graders.checks', 'graders.checks.tiny', 'tinytrans.nn', 'tinytrans.nn.attention', 'solutions.build', 'tiny'):\n"
+        "        try: importlib.import_module(name)\n        except ImportError: continue\n        tried.append(name)\n    raise ValueError(f'imported {tried}')",
+        "imported []",
+    ),
+    "the course folder": wins(
+        "import glob, os\ndef halve_softmax(x):\n    tops = [d for d in os.listdir('/') if d not in ('proc', 'usr', 'sys', 'packages', 'lib', 'lib64', 'bin', 'sbin')]\n"
+        "    seen = [os.path.join(f, n) for top in tops for f, _, names in os.walk('/' + top) for n in names\n"
+        "            if n.endswith(('.ipynb', '.db')) or n in ('judge.py', 'tiny.py', 'exercise.py', 'attention.py')]\n"
+        "    seen += glob.glob('/packages/*/tinytrans/*') + glob.glob('/packages/*/graders/*')\n    raise ValueError(f'seen {seen}')",
+        "seen []",
+    ),
+    "secrets in the environment": wins("import os\ndef halve_softmax(x):\n    raise ValueError(f'token {os.environ.get(\"TT_TOKEN\")}')", "token None"),
+    "the network": wins(
+        "import socket\ndef halve_softmax(x):\n    try: socket.create_connection(('1.1.1.1', 53), 1)\n"
+        "    except OSError as e: raise ValueError(f'no network {e.errno}')\n    return 'reached'",
+        "no network",
+    ),
+    "a shell": wins("import subprocess\ndef halve_softmax(x):\n    out = subprocess.run(['id', '-u'], capture_output=True, text=True).stdout\n    raise ValueError(f'uid {out.strip()}')", "uid 65534"),
+    "os._exit in the cell": wins("import os\n" + HALF + "\nos._exit(0)", "process of your code ended"),
+    "os._exit in the call": wins("import os\ndef halve_softmax(x):\n    os._exit(0)", "process of your code ended"),
+    "sys.exit in the cell": wins("import sys\n" + HALF + "\nsys.exit(0)"),
+    "sys.exit in the call": wins("import sys\ndef halve_softmax(x):\n    sys.exit(0)", "SystemExit"),
+    "a crash": wins("import ctypes\ndef halve_softmax(x):\n    ctypes.string_at(0)", "process of your code ended"),
+    "a loop in the cell": wins(HALF + "\nwhile True: pass", "does not end"),
+    "a loop in the call": wins("def halve_softmax(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass", "does not end"),
+    "signals ignored": wins("import signal\nfor s in range(1, 64):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\ndef halve_softmax(x):\n    while True: pass", "does not end"),
+    "a fork bomb": wins("import os\n" + HALF + "\nwhile True:\n    try: os.fork()\n    except OSError: pass"),
+    "a memory bomb": wins("def halve_softmax(x):\n    return [bytearray(1 << 28) for _ in range(64)]", "MemoryError"),
+    "a print flood": wins(HALF + "\nfor _ in range(100_000): print('x' * 1000)"),
+    "a giant answer": wins("def halve_softmax(x):\n    return torch.zeros(1 << 28)"),
+    "a deep answer": wins("def halve_softmax(x):\n    deep = []\n    for _ in range(100_000): deep = [deep]\n    return deep"),
+    "an endless answer": wins("class Endless(list):\n    def __iter__(self):\n        while True: yield 1\ndef halve_softmax(x):\n    return Endless()"),
+    "a giant error": wins("def halve_softmax(x):\n    raise ValueError('\\x1b]0;title\\x07' + 'x' * (1 << 24))", "ValueError"),
+    "frames on the socket": wins("import os\nfor fd in range(3, 30):\n    try: os.write(fd, b'\\x10\\0\\0\\0\\0\\0\\0\\0{\"d\": [[\"n\",0]]}')\n    except OSError: pass\n" + HALF),
+    "frames in the call": wins("import os\ndef halve_softmax(x):\n    os.write(3, b'\\0' * 1000)\n    return x"),
+    "its own server": wins("import json, os, signal\ndef halve_softmax(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    while True: pass"),
+    "a daemon": wins("import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)\n" + HALF),
+    "atexit and finalizers": wins("import atexit, os\natexit.register(os._exit, 3)\nclass D:\n    def __del__(self): os._exit(3)\nd = D()\n" + HALF),
+    "a thread that changes things later": wins(
+        "import threading, time\ndef later():\n    while True:\n        globals()['halve_softmax'] = lambda x: x\n        time.sleep(0.001)\n"
+        "threading.Thread(target=later, daemon=True).start()\n" + HALF
+    ),
+    "other exercises' names": wins("def double(x): raise ValueError\n" + HALF),
+    "global settings": wins("torch.set_default_dtype(torch.float64)\ntorch.manual_seed = None\ntorch.set_grad_enabled(False)\n" + HALF),
+    "a shell line": wins("%%bash\nrm -rf /"),
+    "changed inputs": wins("def halve_softmax(x):\n    x.mul_(2)\n    return torch.softmax(x, -1) / 2", "changed in place"),
+    "a question answered by an object": Attack({"why": "class W(str):\n    def strip(self): return 'b'\nwhy = W('x')"}, {"why": 0}, "one of the letters"),
+    "a question answered by all": Attack({"why": "why = 'a b c'"}, {"why": 0}, "one of the letters"),
+    "an earlier cell that hangs": Attack({"double": "while True: pass"}, {"double": 0, OWN: 0}),
+    "an earlier cell that writes frames": Attack({"double": RIGHT["double"] + "\nimport os\nos.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')"}, {"double": 0, OWN: 0}),
+    "a class in place of the function": Attack({"double": "class double:\n    def __init__(self, x): self.x = x"}, {"double": 0, OWN: 0}),
+    "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def release(tiny: Path) -> Release:
+    """The tiny lesson."""
+    return load(tiny / "course" / NAME / f"{NAME}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    """One box for all attacks: what one does to it must not reach the next."""
+    os.environ["TT_TOKEN"] = "secret"
+    with Sandbox("bwrap", limits=SHORT) as made:
+        yield made
+    del os.environ["TT_TOKEN"]
+
+
+def verdict_on(release: Release, box: Sandbox, sources: dict[str, str]) -> Verdict:
+    """The verdict on right answers, but for these sources."""
+    return grade(release, Submission(RIGHT | sources), lambda: nullcontext(box))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(release: Release, box: Sandbox, name: str) -> None:
+    """The attack earns nothing, and every exercise that it does not touch keeps its points."""
+    attack = ATTACKS[name]
+    verdict = verdict_on(release, box, attack.sources)
+    scores = {exercise: graded.outcome.score for exercise, graded in verdict.exercises.items()}
+    assert scores == POINTS | attack.lost, {n: g.outcome.message for n, g in verdict.exercises.items()}
+    attacked = next(iter(attack.sources))
+    assert attack.message in verdict.exercises[attacked].outcome.message
+    assert verdict.isolation == "bwrap"
+    text = json.dumps(verdict.as_dict(details=True))
+    assert len(text) < 100_000
+    assert "\\u001b" not in text
+
+
+def test_afterwards(release: Release, box: Sandbox) -> None:
+    """After all attacks the same box gives right answers their full points."""
+    verdict = verdict_on(release, box, {})
+    assert (verdict.score, verdict.points, verdict.notes) == (8, 8, ())

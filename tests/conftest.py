@@ -1,0 +1,32 @@
+"""Fixtures: a course of one tiny lesson, made anew for each module of tests, and a box that they share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from graders import checks
+from graders.levels import missing
+
+torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and lose much where others compute
+
+TINY = Path(__file__).parent / "tiny"
+NO_BOX = missing()
+needs_box = pytest.mark.skipif(NO_BOX is not None, reason=f"no isolation here: {NO_BOX}")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root of a course that consists of the lesson `tiny`, whose tables are in tests/tiny/."""
+    from tiny_course import build
+
+    checks.__path__.append(str(TINY))
+    root = tmp_path_factory.mktemp("course")
+    build(root)
+    yield root
+    checks.__path__.remove(str(TINY))
+    sys.modules.pop("graders.checks.tiny", None)

@@ -1,0 +1,289 @@
+"""Laws of the bridge to Hugging Face: their random models and ours, with the same weights, say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tinytrans.config import PRESETS, BERTConfig, EncDecConfig, GPTConfig, ViTConfig
+from tinytrans.models import build, load_model
+from tinytrans.models.convert import from_transformers, to_transformers
+from tinytrans.models.encdec import EncoderDecoder
+from tinytrans.models.gpt import GPT
+from tinytrans.nn.masks import padding
+from tinytrans.sampling import generate
+
+transformers: Any = pytest.importorskip("transformers")
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers"),  # theirs to mend
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
+]
+
+V, D, F, H, L = 29, 24, 40, 4, 2
+LLAMA = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "intermediate_size": F,
+    "num_hidden_layers": L,
+    "num_attention_heads": H,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 96,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+BERT = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "intermediate_size": F,
+    "num_hidden_layers": L,
+    "num_attention_heads": H,
+    "max_position_embeddings": 16,
+    "type_vocab_size": 3,
+}
+DECODERS: dict[str, dict[str, Any]] = {
+    "GPT2LMHeadModel": {
+        "vocab_size": V,
+        "n_embd": D,
+        "n_inner": F,
+        "n_layer": L,
+        "n_head": H,
+        "n_positions": 96,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    },
+    "LlamaForCausalLM": {**LLAMA, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "rms_norm_eps": 1e-3},
+    "MistralForCausalLM": {**LLAMA, "sliding_window": 5, "tie_word_embeddings": True},
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "BertModel": BERT,
+    "BertForPreTraining": {**BERT, "layer_norm_eps": 0.1},
+    "BertForSequenceClassification": {**BERT, "num_labels": 5},
+    "BertForQuestionAnswering": BERT,
+    "ViTForImageClassification": {
+        "image_size": 12,
+        "patch_size": 4,
+        "num_channels": 2,
+        "num_labels": 7,
+        "hidden_size": D,
+        "intermediate_size": F,
+        "num_hidden_layers": L,
+        "num_attention_heads": H,
+        "hidden_act": "gelu_new",
+    },
+    "MarianMTModel": {
+        "vocab_size": V,
+        "d_model": D,
+        "encoder_layers": L,
+        "decoder_layers": 3,
+        "encoder_attention_heads": H,
+        "decoder_attention_heads": H,
+        "encoder_ffn_dim": F,
+        "decoder_ffn_dim": F,
+        "max_position_embeddings": 96,
+        "activation_function": "silu",
+        "scale_embedding": True,
+        "pad_token_id": V - 1,
+        "decoder_start_token_id": V - 1,
+        "eos_token_id": None,
+        "forced_eos_token_id": None,
+    },
+}
+ALL = DECODERS | OTHERS
+
+
+def theirs(name: str, **changes: Any) -> Any:
+    """Their model, every weight of it random, so that none can be forgotten or exchanged unseen."""
+    torch.manual_seed(0)
+    kind = getattr(transformers, name)
+    model = kind(kind.config_class(**{**ALL[name], **changes}))
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # Marian's sines stay
+            nn.init.normal_(parameter, mean=0.5 if parameter.dim() == 1 else 0.0, std=0.2)
+    if name == "MarianMTModel":
+        model.final_logits_bias.normal_(std=0.1)
+    return model.eval()
+
+
+def ids(rows: int, length: int, size: int = V - 1, seed: int = 0) -> Tensor:
+    return torch.randint(size, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def flat(output: Any) -> Iterator[Tensor]:
+    """The tensors of an output that are compared, ours or theirs."""
+    if isinstance(output, Tensor):
+        yield output
+    else:
+        values = output.to_tuple() if hasattr(output, "to_tuple") else output
+        for value in values:
+            yield from flat(value)
+
+
+def answers(name: str, mine: Any, model: Any) -> tuple[Any, Any]:
+    """What ours and what theirs says of the same input, padded where it can be."""
+    if name in DECODERS:
+        return mine(ids(2, 11)), model(ids(2, 11), use_cache=False)
+    if name == "ViTForImageClassification":
+        images = torch.randn(3, 2, 12, 12, generator=torch.Generator().manual_seed(0))
+        return mine(images), model(images)
+    mask = padding(torch.tensor([7, 4]), 7)
+    if name == "MarianMTModel":
+        output = model(ids(2, 7), attention_mask=mask[:, 0].long(), decoder_input_ids=ids(2, 5, seed=1), use_cache=False)
+        return mine(ids(2, 7), ids(2, 5, seed=1), source_mask=mask), output.logits
+    segments = ids(2, 7, size=3, seed=1)
+    output = model(ids(2, 7), attention_mask=mask[:, 0].long(), token_type_ids=segments)
+    return mine(ids(2, 7), segments=segments, mask=mask), output.pooler_output if name == "BertModel" else output
+
+
+def assert_same(name: str, mine: Any, model: Any) -> None:
+    with torch.no_grad():
+        ours, others = (list(flat(output)) for output in answers(name, mine, model))
+    assert len(ours) == len(others)
+    assert all(other.std() > 0.01 for other in others)  # something is said
+    for one, other in zip(ours, others, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_says_the_same(name: str) -> None:
+    """With their weights our model gives their logits within 1e-5, padding and segments included."""
+    model = theirs(name)
+    assert_same(name, from_transformers(model), model)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_and_back(name: str) -> None:
+    """What was brought in and taken out again is their model, weight for weight, bit for bit, and says the same."""
+    model = theirs(name)
+    mine = from_transformers(model)
+    again = to_transformers(mine)
+    assert type(again) is type(model)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for key, weight in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], weight), key
+    assert_same(name, mine, again)
+    for key, value in ALL[name].items():
+        if "token_id" not in key:  # what a token means is not the model's to know
+            assert getattr(again.config, key) == value, key
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_goes_on_the_same(name: str) -> None:
+    """Greedy generation of 64 tokens is identical, each side with its cache, beyond a window and with several rows."""
+    model = theirs(name)
+    begin = ids(2, 7)
+    expected = model.generate(begin, max_new_tokens=64, do_sample=False, use_cache=True, pad_token_id=0)
+    assert len(expected.unique()) > 5
+    assert torch.equal(generate(from_transformers(model), begin, max_new_tokens=64, temperature=0.0), expected)
+
+
+def test_translates_the_same() -> None:
+    """Greedy translation of padded sources is identical for 64 tokens, each side with its cache."""
+    model = theirs("MarianMTModel")
+    source, lengths, start = ids(3, 7), torch.tensor([7, 4, 6]), torch.full((3, 1), V - 1)
+    mask = padding(lengths, 7)
+    expected = model.generate(
+        source, attention_mask=mask[:, 0].long(), max_new_tokens=64, do_sample=False, num_beams=1, use_cache=True
+    )
+    given = from_transformers(model).given(source, mask=mask)
+    assert len(expected.unique()) > 5
+    assert torch.equal(generate(given, start, max_new_tokens=64, temperature=0.0), expected)
+
+
+OURS = {
+    "gpt2": GPTConfig(
+        vocab_size=V, n_layers=L, d_model=D, n_heads=H, positions="learned", bias=True, feedforward="relu", tie=False
+    ),
+    "llama": GPTConfig(vocab_size=V, n_layers=L, d_model=D, n_heads=H, n_kv_heads=1, norm="rms", feedforward="swiglu"),
+    "mistral": GPTConfig(
+        vocab_size=V,
+        n_layers=L,
+        d_model=D,
+        n_heads=H,
+        n_kv_heads=H,
+        norm="rms",
+        feedforward="swiglu",
+        window=3,
+        dropout=0.1,
+    ),
+    "bert": BERTConfig(vocab_size=V, n_layers=L, d_model=D, n_heads=H, head="pretraining"),
+    "vit": ViTConfig(image_size=6, patch_size=3, n_classes=5, n_layers=L, d_model=D, n_heads=H),
+    "encdec": EncDecConfig(vocab_size=V, n_layers=L, n_decoder_layers=1, d_model=D, n_heads=H),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_comes_home(name: str) -> None:
+    """A model born here comes back from their side with the same config and the same weights."""
+    torch.manual_seed(0)
+    mine = build(OURS[name])
+    again = from_transformers(to_transformers(mine))
+    assert replace(again.config, d_ff=None) == OURS[name]
+    assert again.config.feedforward_width == mine.config.feedforward_width
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), mine.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertForPreTraining", "MarianMTModel"])
+def test_the_copy_is_a_copy(name: str) -> None:
+    """Training one side moves nothing on the other, and what they share under two names is shared here as well."""
+    model = theirs(name)
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    mine = from_transformers(model)
+    head = mine.head.tokens if name == "BertForPreTraining" else mine.head
+    assert head.weight is mine.embedding.weight
+    for again in (mine, to_transformers(mine)):
+        for parameter in again.parameters():
+            parameter.data.add_(1.0)
+    assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
+
+
+def test_a_converted_model_is_saved_like_any(tmp_path: Any) -> None:
+    """A converted model, its dtype kept, is written and read again as one of ours."""
+    mine = from_transformers(theirs("LlamaForCausalLM").double())
+    mine.save_pretrained(tmp_path)
+    again = load_model(tmp_path)
+    assert isinstance(again, GPT)
+    assert again.embedding.weight.dtype == torch.float64
+    assert torch.equal(again(ids(1, 5)), mine(ids(1, 5)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+        ("GPT2LMHeadModel", {"activation_function": "tanh"}, "'tanh'"),
+        ("LlamaForCausalLM", {"attention_bias": True}, "attention_bias is True"),
+        ("LlamaForCausalLM", {"head_dim": 8}, "head_dim is 8, and only 6"),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, "factor"),
+        ("BertForPreTraining", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ("MarianMTModel", {"decoder_ffn_dim": F + 1}, f"decoder_ffn_dim is {F + 1}, and only {F}"),
+    ],
+)
+def test_what_ours_cannot_do_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    """A variant that ours would compute otherwise raises ValueError and names the value, instead of other logits."""
+    with pytest.raises(ValueError, match=message):
+        from_transformers(theirs(name, **changes))
+
+
+def test_unknown_classes_and_weights_are_refused() -> None:
+    """Another class, or a weight for which there is no place, raises ValueError and names it."""
+    with pytest.raises(ValueError, match="Linear is not one of .*GPT2LMHeadModel"):
+        from_transformers(nn.Linear(2, 3))
+    model = theirs("GPT2LMHeadModel")
+    model.transformer.register_parameter("extra", nn.Parameter(torch.zeros(2)))
+    with pytest.raises(ValueError, match=r"transformer\.extra"):
+        from_transformers(model)
+
+
+def test_what_theirs_cannot_do_is_refused() -> None:
+    """A model without a counterpart raises ValueError, with the reason for each architecture."""
+    with pytest.raises(ValueError, match="GPT2LMHeadModel: positions is 'rope'.*MistralForCausalLM: norm is 'layer'"):
+        to_transformers(GPT(replace(PRESETS["tales"], n_layers=1)))
+    modern = EncoderDecoder(replace(PRESETS["transformer-tiny-modern"], n_layers=1))
+    with pytest.raises(ValueError, match="MarianMTModel: positions is 'rope'"):
+        to_transformers(modern)

@@ -1,0 +1,51 @@
+"""Laws of devices and seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tinytrans.device import autocast, pick, seed
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_what_is_asked_for_is_picked() -> None:
+    """A device given by name or as itself is the one; unasked it is the GPU exactly where there is one."""
+    assert pick("meta") == torch.device("meta")
+    assert pick(torch.device("cpu")) == torch.device("cpu")
+    assert pick().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_seed_repeats_itself() -> None:
+    """The same seed gives the same numbers from torch's own chance and from the generator, another seed others."""
+    draws = []
+    for n in (5, 5, 6):
+        generator = seed(n)
+        draws.append((torch.rand(3).tolist(), torch.rand(3, generator=generator).tolist()))
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+
+
+def test_the_generator_is_its_own() -> None:
+    """Drawing from the generator leaves torch's own chance alone."""
+    generator = seed(5)
+    expected = torch.rand(2)
+    generator = seed(5)
+    torch.rand(7, generator=generator)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_autocast_changes_nothing_on_a_cpu() -> None:
+    """On a CPU a matrix product stays in float32."""
+    with autocast("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_autocast_is_bfloat16_on_a_gpu() -> None:
+    """On a GPU a matrix product comes out in bfloat16."""
+    x = torch.ones(2, 2, device="cuda")
+    with autocast("cuda"):
+        assert (x @ x).dtype == torch.bfloat16

@@ -1,0 +1,110 @@
+"""Laws of the feed-forward layers. Oracles: the normal distribution, torch's activations, the readable forms."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinytrans.nn.feedforward import (
+    ACTIVATIONS,
+    FEEDFORWARDS,
+    FeedForward,
+    SwiGLU,
+    feed_forward,
+    gelu,
+    gelu_tanh,
+    relu2,
+    silu,
+    swiglu,
+)
+
+B, T, D, WIDTH = 3, 5, 6, 10
+FUNCTIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "relu": F.relu, "relu2": relu2, "silu": silu}
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_gelu_is_x_times_a_chance() -> None:
+    """gelu(x) is x P(N <= x) for a standard normal N, to the last digits."""
+    for x in (-3.0, -0.7, 0.0, 0.5, 4.0):
+        assert gelu(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(x * NormalDist().cdf(x), abs=1e-14)
+
+
+def test_the_approximation_is_near_and_not_equal() -> None:
+    """gelu_tanh is gelu up to 0.0005, and is told apart from it."""
+    x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
+    gap = (gelu(x) - gelu_tanh(x)).abs().max().item()
+    assert 1e-4 < gap < 5e-4
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_fused_activations_are_the_written_ones(name: str) -> None:
+    """Each activation in the table computes what its function says."""
+    x = draw(200, seed=1) * 3
+    torch.testing.assert_close(ACTIVATIONS[name](x), FUNCTIONS[name](x))
+
+
+def test_silu_is_torch() -> None:
+    """silu is torch's silu; far below 0 it vanishes, far above it is x."""
+    x = draw(100) * 5
+    torch.testing.assert_close(silu(x), F.silu(x))
+    assert silu(torch.tensor([-800.0, 800.0])).tolist() == [0.0, 800.0]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_feedforward_module_is_the_function(name: str) -> None:
+    """The module is the readable form with its own two matrices."""
+    module = FeedForward(D, WIDTH, name).double()
+    x = draw(B, T, D)
+    expected = feed_forward(x, module.up.weight.T, module.down.weight.T, FUNCTIONS[name])
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_swiglu_module_is_the_function() -> None:
+    """The first half of the module's wide matrix is the gate, which silu bends; the other half passes straight."""
+    module = SwiGLU(D, WIDTH).double()
+    w_gate, w_up = module.up.weight.T.chunk(2, dim=1)
+    x = draw(B, T, D)
+    w_down = module.down.weight.T
+    torch.testing.assert_close(module(x), swiglu(x, w_gate, w_up, w_down))
+    torch.testing.assert_close(swiglu(x, w_gate, w_up, w_down), (F.silu(x @ w_gate) * (x @ w_up)) @ w_down)
+
+
+@pytest.mark.parametrize("name", FEEDFORWARDS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_every_kind_is_built_alike(name: str, bias: bool) -> None:
+    """Each position is transformed alone, D -> D; biases exist only where asked for; every weight gets a gradient."""
+    module = FEEDFORWARDS[name](D, WIDTH, bias=bias).double()
+    x = draw(B, T, D)
+    torch.testing.assert_close(module(x)[:, 2], module(x[:, 2]))
+    assert any(n.endswith("bias") for n, _ in module.named_parameters()) == bias
+    module(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_dropout_acts_on_the_hidden_numbers_while_training_only() -> None:
+    """In eval mode dropout changes nothing; with all but nothing kept, only the last bias is left."""
+    for build in FEEDFORWARDS.values():
+        module = build(D, WIDTH, bias=True, dropout=0.999999)
+        x = torch.ones(T, D)
+        assert torch.equal(module.eval()(x), module(x))
+        torch.manual_seed(0)
+        torch.testing.assert_close(module.train()(x), module.down.bias.expand(T, D))
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    """The message names what was given and what there is."""
+    with pytest.raises(ValueError, match=r"'gleu' is not one of gelu, gelu_tanh, relu, relu2"):
+        FeedForward(D, WIDTH, "gleu")
+
+
+def test_the_constant_of_the_approximation() -> None:
+    """At x = 1 gelu_tanh is (1 + tanh(sqrt(2/pi) 1.044715)) / 2."""
+    assert gelu_tanh(torch.tensor(1.0)).item() == pytest.approx((1 + math.tanh(math.sqrt(2 / math.pi) * 1.044715)) / 2)

@@ -1,0 +1,28 @@
+"""Files are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from tinytrans.files import whole, write_whole
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    """A writer that fails in the middle changes nothing."""
+    file = tmp_path / "kept.txt"
+    write_whole(file, "old")
+    with pytest.raises(OSError, match="disk is full"), whole(file) as part:
+        part.write_text("half of the n")
+        raise OSError("the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+    assert file.read_text() == "old"
+
+
+def test_text_and_bytes_arrive_as_they_are(tmp_path: Path) -> None:
+    """Newlines and characters of any script are not translated, and missing folders are made."""
+    file = tmp_path / "new" / "folder" / "text"
+    write_whole(file, "ä\r\nб\n")
+    assert file.read_bytes() == "ä\r\nб\n".encode()
+    write_whole(file, b"\x00\xff")
+    assert file.read_bytes() == b"\x00\xff"
+    assert file.stat().st_mode & 0o777 == 0o644

@@ -1,0 +1,218 @@
+"""Laws of generation. Oracles: a model whose next token is known, frequencies of many draws, doing without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tinytrans.config import GPTConfig
+from tinytrans.models.gpt import GPT
+from tinytrans.nn.cache import KVCache
+from tinytrans.sampling import generate, sample, stream
+
+V = 17
+PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])
+
+
+class Counter(nn.Module):
+    """Says the number after the last one; remembers what it was shown, and in which mode."""
+
+    def __init__(self, max_len: int = 100) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(max_len=max_len)
+        self.frozen = nn.Dropout().eval()
+        self.shown: list[Tensor] = []
+        self.modes: list[tuple[bool, bool]] = []
+
+    def forward(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        assert cache is None
+        self.shown.append(ids)
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        return 100.0 * nn.functional.one_hot((ids + 1) % V, V)
+
+    def new_cache(self, batch: int, max_len: int | None = None) -> KVCache:
+        raise NotImplementedError
+
+
+def model(**changes: Any) -> GPT:
+    """A tiny GPT whose weights are large enough to have opinions."""
+    torch.manual_seed(0)
+    config = {"vocab_size": V, "n_layers": 2, "d_model": 12, "n_heads": 3, "max_len": 16}
+    gpt = GPT(GPTConfig(**{**config, **changes})).eval()
+    for parameter in gpt.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return gpt
+
+
+def chance(n: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(n)
+
+
+def test_greedy_is_the_argmax() -> None:
+    """At temperature 0 the most probable token is taken, whatever the generator."""
+    logits = torch.randn(50, V, generator=chance())
+    assert torch.equal(sample(logits, temperature=0.0, generator=chance(1)), logits.argmax(-1))
+    assert torch.equal(sample(logits, top_k=1, generator=chance(1)), logits.argmax(-1))
+
+
+def test_samples_follow_the_distribution() -> None:
+    """Many draws come as often as softmax(logits / t) says, among the k that are left."""
+    logits, n = torch.tensor([1.0, 0.0, 2.0, -1.0]), 40_000
+    for kwargs, expected in (
+        ({}, logits.softmax(-1)),
+        ({"temperature": 2.0}, (logits / 2).softmax(-1)),
+        ({"top_k": 2}, torch.tensor([1.0, -torch.inf, 2.0, -torch.inf]).softmax(-1)),
+        ({"top_p": 0.7}, torch.tensor([1.0, -torch.inf, 2.0, -torch.inf]).softmax(-1)),
+        ({"min_p": 0.1}, torch.tensor([1.0, 0.0, 2.0, -torch.inf]).softmax(-1)),
+    ):
+        draws = sample(logits.expand(n, 4), generator=chance(2), **kwargs)
+        torch.testing.assert_close(draws.bincount(minlength=4) / n, expected, atol=0.01, rtol=0)
+
+
+def test_temperature_comes_before_the_filters() -> None:
+    """The nucleus is that of the tempered distribution: flattened enough, it holds everyone."""
+    logits = torch.tensor([3.0, 0.0, 0.0]).expand(2000, 3)
+    assert sample(logits, top_p=0.6, generator=chance()).unique().tolist() == [0]
+    assert sample(logits, temperature=100.0, top_p=0.99, generator=chance()).unique().tolist() == [0, 1, 2]
+
+
+def test_chance_is_an_argument() -> None:
+    """The same generator state draws the same ids; torch's own chance is neither used nor changed."""
+    before = torch.get_rng_state()
+    first, second, third = (generate(model(), PROMPT, max_new_tokens=9, generator=chance(n)) for n in (3, 3, 4))
+    torch.set_rng_state(before)
+    generate(gpt := model(), PROMPT, max_new_tokens=1, generator=chance())
+    state = torch.get_rng_state()
+    generate(gpt, PROMPT, max_new_tokens=9, generator=chance())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_the_prompt_goes_on() -> None:
+    """The answer is the prompt, then max_new_tokens more, each after the one before."""
+    out = generate(Counter(), PROMPT, max_new_tokens=4, temperature=0.0, use_cache=False)
+    assert out.tolist() == [[1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9, 10]]
+    assert generate(Counter(), PROMPT, max_new_tokens=0, use_cache=False).tolist() == PROMPT.tolist()
+
+
+@pytest.mark.parametrize("stop", [6, [6], [6, 16]])
+def test_a_stopped_row_repeats_its_stop(stop: int | list[int]) -> None:
+    """A row that has met a stop id repeats it while others go on; when all have stopped, generation ends."""
+    prompt = torch.tensor([[3], [1]])
+    out = generate(Counter(), prompt, max_new_tokens=9, temperature=0.0, stop=stop, use_cache=False)
+    assert out.tolist() == [[3, 4, 5, 6, 6, 6], [1, 2, 3, 4, 5, 6]]
+
+
+def test_a_stop_id_in_the_prompt_stops_nothing() -> None:
+    """Only what the model says can stop a row."""
+    out = generate(Counter(), torch.tensor([[6]]), max_new_tokens=2, temperature=0.0, stop=6, use_cache=False)
+    assert out.tolist() == [[6, 7, 8]]
+
+
+def test_stream_yields_step_by_step() -> None:
+    """A stream hands out each step as soon as it is made, and joined they are what generate returns."""
+    counter = Counter()
+    steps = stream(counter, PROMPT, max_new_tokens=3, temperature=0.0, use_cache=False)
+    assert isinstance(steps, Iterator)
+    assert next(steps).tolist() == [4, 7]
+    assert len(counter.shown) == 1
+    gpt = model()
+    joined = torch.stack(list(stream(gpt, PROMPT, max_new_tokens=8, generator=chance(5))), dim=1)
+    assert torch.equal(joined, generate(gpt, PROMPT, max_new_tokens=8, generator=chance(5))[:, 3:])
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned", "sinusoidal", "none"])
+@pytest.mark.parametrize("changes", [{}, {"window": 3}, {"n_kv_heads": 1, "norm": "rms", "feedforward": "swiglu"}])
+@pytest.mark.parametrize("kwargs", [{"temperature": 0.0}, {"temperature": 1.3, "top_k": 9}])
+def test_the_cache_changes_nothing(positions: str, changes: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """With and without a cache the ids are the same, also far beyond max_len."""
+    gpt = model(positions=positions, **changes)
+    with_cache, without = (
+        generate(gpt, PROMPT, max_new_tokens=60, generator=chance(), use_cache=use, **kwargs) for use in (True, False)
+    )
+    assert torch.equal(with_cache, without)
+    assert with_cache.shape == (2, 63)
+    assert len(with_cache[0].unique()) > 2
+
+
+def test_a_full_context_forgets_its_older_half() -> None:
+    """The model never sees more than max_len tokens; when there would be more, it sees the last max_len // 2."""
+    counter = Counter(max_len=8)
+    generate(counter, PROMPT, max_new_tokens=14, temperature=0.0, use_cache=False)
+    assert [ids.shape[1] for ids in counter.shown] == [3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8, 4, 5, 6]
+    assert counter.shown[6][0].tolist() == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("max_len", [1, 2, 5])
+def test_a_long_prompt_is_cut(max_len: int) -> None:
+    """A prompt longer than max_len is read from its end, and the whole of it is returned."""
+    prompt = torch.arange(12)[None]
+    out = generate(Counter(max_len), prompt, max_new_tokens=3, temperature=0.0, use_cache=False)
+    assert out.tolist() == [[*range(15)]]
+    gpt = model(max_len=max_len)
+    assert torch.equal(
+        generate(gpt, prompt, max_new_tokens=7, temperature=0.0),
+        generate(gpt, prompt, max_new_tokens=7, temperature=0.0, use_cache=False),
+    )
+
+
+def test_the_cache_spares_work() -> None:
+    """With a cache each token is read once: the prompt, then one new token a step."""
+    gpt, read = model(), []
+    gpt.register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
+    generate(gpt, PROMPT, max_new_tokens=5, temperature=0.0)
+    assert read == [3, 1, 1, 1, 1]
+
+
+def test_generation_leaves_the_model_as_it_was() -> None:
+    """The model reads in eval mode without gradients; after each step every module has its old mode."""
+    counter = Counter().train()
+    counter.frozen.eval()
+    for _ in stream(counter, PROMPT, max_new_tokens=3, use_cache=False):
+        assert counter.training
+        assert not counter.frozen.training
+        assert torch.is_grad_enabled()
+    assert counter.modes == [(False, False)] * 3
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    counter.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        generate(counter, PROMPT, max_new_tokens=1, use_cache=False)
+    assert counter.training
+
+
+def test_what_was_said_can_be_learned_from() -> None:
+    """Generated ids are plain tensors: a model can be trained on them."""
+    gpt = model()
+    ids = generate(gpt, PROMPT, max_new_tokens=4, generator=chance())
+    gpt(ids).sum().backward()
+    assert not ids.is_inference()
+    assert gpt.embedding.weight.grad is not None
+
+
+def test_rows_are_alone() -> None:
+    """Each row of a batch goes on as it would alone."""
+    gpt = model()
+    together = generate(gpt, PROMPT, max_new_tokens=20, temperature=0.0)
+    for row in range(2):
+        assert torch.equal(generate(gpt, PROMPT[row : row + 1], max_new_tokens=20, temperature=0.0)[0], together[row])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_generation_on_a_gpu() -> None:
+    """On a GPU the greedy ids are those of the CPU, with and without a cache."""
+    gpt = model()
+    expected = generate(gpt, PROMPT, max_new_tokens=40, temperature=0.0)
+    gpt.to("cuda")
+    for use in (True, False):
+        out = generate(gpt, PROMPT.to("cuda"), max_new_tokens=40, temperature=0.0, use_cache=use)
+        assert torch.equal(out.cpu(), expected)

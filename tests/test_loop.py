@@ -1,0 +1,372 @@
+"""Laws of the one loop: gradients weigh by tokens, evaluation leaves no trace, a run can stop and go on anywhere."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tinytrans.training.checkpoint import CheckpointError
+from tinytrans.training.feed import draw, to_device
+from tinytrans.training.journal import History, append_record, read_records
+from tinytrans.training.loop import evaluating, fit, gradient
+from tinytrans.training.optim import adamw, muon, wsd
+
+Batch = tuple[Tensor, Tensor]
+quiet_fit = partial(fit, progress=False)
+
+
+def build(seed: int = 0, dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 6), nn.Dropout(dropout), nn.Linear(6, 7))
+
+
+def batch(number: int, length: int = 4) -> Batch:
+    ids = torch.randint(7, (3, length), generator=torch.Generator().manual_seed(number))
+    return ids, (ids + 1) % 7
+
+
+def total(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    ids, targets = batch
+    lost = nn.functional.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+    return lost, (targets != -100).sum()
+
+
+def mean(model: nn.Module, batch: Batch) -> Tensor:
+    lost, count = total(model, batch)
+    return lost / count
+
+
+def run(steps: int, model: nn.Module | None = None, **options: object) -> tuple[nn.Module, History]:
+    model = build(dropout=0.2) if model is None else model
+    options = {"optimizer": adamw(model, 0.01), "batches": batch, "loss": total} | options
+    return model, quiet_fit(model, steps=steps, **options)  # type: ignore[arg-type]
+
+
+def weights(model: nn.Module) -> list[list[float]]:
+    return [weight.flatten().tolist() for weight in model.parameters()]
+
+
+def test_the_loop_is_the_plain_loop() -> None:
+    """Twenty steps of `fit`, clipped and scheduled, give the losses and weights of the lines that everybody writes."""
+    ours, history = run(20, build(), schedule=partial(wsd, warmup=3, total=20, decay=9), clip=0.5)
+    plain = build()
+    optimizer = adamw(plain, 0.01)
+    losses = []
+    for step in range(20):
+        optimizer.zero_grad()
+        loss = mean(plain, batch(step))
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * wsd(step, warmup=3, total=20, decay=9)
+        optimizer.step()
+        losses.append(loss.item())
+    assert history.losses == pytest.approx(losses, rel=1e-5)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_accumulation_weighs_by_tokens() -> None:
+    """The gradient over batches of 3, 9 and 0 tokens is that of one batch of 12, not the mean of three means."""
+    model = build()
+    ids, targets = batch(0, length=12)
+    empty = (ids[:, :2], torch.full((3, 2), -100))
+    parts = [(ids[:, :1], targets[:, :1]), (ids[:, 1:4], targets[:, 1:4]), empty]
+    loss, count = gradient(model, parts, total)
+    whole = mean(model, (ids[:, :4], targets[:, :4]))
+    assert (loss.item(), count.item()) == (pytest.approx(whole.item()), 12)
+    for weight, expected in zip(model.parameters(), torch.autograd.grad(whole, list(model.parameters())), strict=True):
+        torch.testing.assert_close(weight.grad, expected)
+    unweighed = (mean(model, parts[0]) + mean(model, parts[1])) / 2
+    assert abs(unweighed.item() - whole.item()) > 1e-3
+
+
+def test_accumulating_is_a_larger_batch() -> None:
+    """Five steps of three batches, taken in order, equal five steps of one batch that holds the three."""
+    drawn: list[int] = []
+
+    def noted(number: int) -> Batch:
+        drawn.append(number)
+        return batch(number)
+
+    many, _ = run(5, build(), batches=noted, accumulate=3)
+    assert drawn == list(range(15))
+
+    def joined(number: int) -> Batch:
+        inputs, targets = zip(*(batch(3 * number + i) for i in range(3)), strict=True)
+        return torch.cat(inputs), torch.cat(targets)
+
+    one, _ = run(5, build(), batches=joined)
+    for a, b in zip(many.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_batch_without_targets_changes_nothing() -> None:
+    """Where no position has a target the gradient is 0, not 0 / 0."""
+    model = build()
+    loss, count = gradient(model, [(torch.zeros(2, 3, dtype=torch.long), torch.full((2, 3), -100))], total)
+    assert (loss.item(), count.item()) == (0, 1)
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+
+
+def test_a_mean_loss_will_do() -> None:
+    """A loss that gives a scalar trains as well and counts one a batch."""
+    _, history = run(6, build(), loss=mean)
+    _, counted = run(6, build())
+    assert history.losses == pytest.approx(counted.losses, rel=1e-5)
+    assert history.tokens == [1] * 6
+    assert counted.tokens == [12] * 6
+
+
+def test_stale_gradients_do_not_count() -> None:
+    """What lies in `.grad` before the run does not reach the clipping or the step."""
+    stale = build()
+    for weight in stale.parameters():
+        weight.grad = torch.full_like(weight, 1e6)
+    assert weights(run(3, stale)[0]) == weights(run(3, build())[0])
+
+
+@pytest.mark.parametrize("kind", ["list", "loader"])
+def test_a_finite_source_begins_anew(kind: str) -> None:
+    """A list or a data loader of three batches serves seven steps, in order."""
+    listed = [batch(number) for number in range(3)]
+    batches = listed if kind == "list" else torch.utils.data.DataLoader(listed, batch_size=None)  # type: ignore[arg-type]
+    assert weights(run(7, build(), batches=batches)[0]) == weights(
+        run(7, build(), batches=lambda number: batch(number % 3))[0]
+    )
+
+
+def test_a_numbered_stream_is_asked_for_what_is_needed() -> None:
+    """From batch 5 on, a function, a list and an endless sequence are asked for 5, 6, 7 and nothing before."""
+    asked: list[int] = []
+
+    class Endless:
+        def __getitem__(self, number: int) -> int:
+            asked.append(number)
+            return number * number
+
+    assert [next(stream) for stream in [draw(Endless(), 5)] for _ in range(3)] == [25, 36, 49]
+    assert [next(stream) for stream in [draw(Endless().__getitem__, 5)] for _ in range(3)] == [25, 36, 49]
+    assert asked == [5, 6, 7] * 2
+    assert [next(stream) for stream in [draw("abc", 5)] for _ in range(3)] == ["c", "a", "b"]
+    with pytest.raises(ValueError, match="there are no batches"):
+        next(draw([], 0))
+
+
+def test_an_iterator_runs_out() -> None:
+    """Three batches of a generator do not serve four steps, and the error says how to mend it."""
+    with pytest.raises(ValueError, match="the batches ran out after 1 turns: hand in a function"):
+        run(4, batches=(batch(number) for number in range(3)))
+
+
+@pytest.mark.parametrize("batches", ["function", "list", "generator"])
+@pytest.mark.parametrize("make", [partial(adamw, lr=0.01), partial(muon, lr=0.02, adamw_lr=0.01)])
+def test_a_resumed_run_is_the_whole_run(batches: str, make: Callable, tmp_path: Path) -> None:
+    """Stopped at step 7 of 12 and resumed in new objects, a run has an undisturbed one's losses and weights."""
+
+    def source() -> object:
+        endless: Iterator[Batch] = (batch(number) for number in itertools.count())
+        return {"function": batch, "list": [batch(number) for number in range(5)], "generator": endless}[batches]
+
+    options = {"accumulate": 2, "every": 5, "schedule": partial(wsd, warmup=3, total=12, decay=6), "batches": source()}
+    whole = build(dropout=0.5)
+    expected = quiet_fit(whole, loss=total, steps=12, optimizer=make(whole), **options)
+    first = build(dropout=0.5)
+    quiet_fit(
+        first,
+        loss=total,
+        steps=7,
+        optimizer=make(first),
+        checkpoint=tmp_path / "c",
+        log=tmp_path / "log",
+        **(options | {"batches": source()}),
+    )
+    second = build(seed=9, dropout=0.5)
+    optimizer = make(second)
+    history = quiet_fit(
+        second, loss=total, steps=12, optimizer=optimizer, checkpoint=tmp_path / "c", log=tmp_path / "log", resume=True,
+        **(options | {"batches": source()}),
+    )  # fmt: skip
+    assert history.losses == expected.losses
+    assert history.tokens == expected.tokens
+    assert weights(second) == weights(whole)
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in make(whole).param_groups]
+    assert history.column("step") == [5, 7, 10, 12] == [record["step"] for record in read_records(tmp_path / "log")]
+
+
+def test_a_resume_at_the_end_does_nothing(tmp_path: Path) -> None:
+    """A finished run that is resumed draws no batch and leaves the weights as they were saved."""
+    model, history = run(4, checkpoint=tmp_path / "c")
+    again, same = run(4, build(seed=3), checkpoint=tmp_path / "c", resume=True, batches=[])
+    assert (weights(again), same.losses) == (weights(model), history.losses)
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    """A checkpoint that stands there without `resume` is an error, and stays; another model's checkpoint too."""
+    run(2, checkpoint=tmp_path / "c")
+    before = (tmp_path / "c").read_bytes()
+    with pytest.raises(FileExistsError, match="resume=True goes on with it"):
+        run(2, checkpoint=tmp_path / "c")
+    with pytest.raises(CheckpointError, match="of another model"):
+        run(2, nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)), checkpoint=tmp_path / "c", resume=True)
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_a_generator_is_resumed(tmp_path: Path) -> None:
+    """A loss that draws from a generator draws on after a resume."""
+
+    def noisy(generator: torch.Generator, model: nn.Module, batch: Batch) -> Tensor:
+        return mean(model, batch) * torch.rand((), generator=generator)
+
+    def go(steps: int, **options: object) -> list[float]:
+        generator = torch.Generator().manual_seed(4)
+        return run(steps, build(), loss=partial(noisy, generator), generator=generator, **options)[1].losses
+
+    expected = go(6)
+    go(3, checkpoint=tmp_path / "c")
+    assert go(6, checkpoint=tmp_path / "c", resume=True) == expected
+    assert len(set(expected)) == 6
+
+
+def test_ctrl_c_stops_between_two_steps(tmp_path: Path) -> None:
+    """SIGINT lets the step end, saves, says so, and puts back rate and handler; resumed, nothing is different."""
+
+    def interrupted(number: int) -> Batch:
+        if number == 4:
+            signal.raise_signal(signal.SIGINT)
+        return batch(number)
+
+    before = signal.getsignal(signal.SIGINT)
+    model = build(dropout=0.2)
+    optimizer = adamw(model, 0.01)
+    _, history = run(
+        9, model, optimizer=optimizer, batches=interrupted, checkpoint=tmp_path / "c", schedule=lambda _: 0.5
+    )
+    assert (history.steps, history.interrupted, history.column("step")) == (5, True, [5])
+    assert optimizer.param_groups[0]["lr"] == 0.01
+    assert signal.getsignal(signal.SIGINT) is before
+    _, rest = run(9, checkpoint=tmp_path / "c", resume=True, schedule=lambda _: 0.5)
+    assert rest.losses == run(9, schedule=lambda _: 0.5)[1].losses
+    assert not rest.interrupted
+
+
+def test_ctrl_c_twice_breaks_in() -> None:
+    """A second SIGINT within the step is a KeyboardInterrupt, as everywhere."""
+
+    def impatient(_number: int) -> Batch:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return batch(0)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(3, batches=impatient)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_named(value: float, tmp_path: Path) -> None:
+    """The error names the value, its step and the last finite loss; the last checkpoint stays, the rate is put back."""
+
+    def breaks(model: nn.Module, batch: Batch) -> Tensor:
+        loss = mean(model, batch)
+        breaks.calls += 1  # type: ignore[attr-defined]
+        return loss * value if breaks.calls > 7 else loss  # type: ignore[attr-defined]
+
+    breaks.calls = 0  # type: ignore[attr-defined]
+    model = build()
+    optimizer = adamw(model, 0.01)
+    expected = run(7, build(), schedule=lambda _: 0.5)[1].losses[-1]
+    with pytest.raises(
+        FloatingPointError, match=f"the loss is {value} at step 7; the last finite one was {expected:.4g}"
+    ):
+        run(20, model, optimizer=optimizer, loss=breaks, every=5, checkpoint=tmp_path / "c", schedule=lambda _: 0.5)
+    assert optimizer.param_groups[0]["lr"] == 0.01
+    assert run(5, build(seed=8), checkpoint=tmp_path / "c", resume=True)[1].steps == 5
+
+
+def test_evaluation_leaves_no_trace() -> None:
+    """`evaluate` sees eval mode and no gradients; then every module is in its mode, and the run goes as without."""
+    model = build(dropout=0.5)
+    modes: list[tuple[bool, bool]] = []
+
+    def look(model: nn.Module) -> dict[str, float]:
+        modes.append((model[2].training, torch.is_grad_enabled()))  # type: ignore[index]
+        return {"score": 0.5}
+
+    _, history = run(6, model, evaluate=look, every=4)
+    assert modes == [(False, False)] * 2
+    assert history.column("score") == [0.5, 0.5]
+    assert model[2].training
+    assert history.losses == run(6, build(dropout=0.5))[1].losses
+    model[1].eval()
+    with pytest.raises(RuntimeError), evaluating(model):
+        raise RuntimeError
+    assert [module.training for module in model] == [True, False, True, True]
+
+
+def test_a_record_tells_the_mean_since_the_last() -> None:
+    """Records stand at every fourth step and at the end, each loss the mean over the tokens since the record before."""
+    _, history = run(
+        10,
+        build(),
+        batches=lambda number: batch(number, length=1 + number % 3),
+        every=4,
+        schedule=lambda step: 1 / (1 + step),
+    )
+    assert history.column("step") == [4, 8, 10]
+    for (begin, end), loss in zip([(0, 4), (4, 8), (8, 10)], history.column("loss"), strict=True):
+        lost = sum(a * b for a, b in zip(history.losses[begin:end], history.tokens[begin:end], strict=True))
+        assert loss == pytest.approx(lost / sum(history.tokens[begin:end]))
+    assert history.column("tokens")[-1] == sum(history.tokens) == 3 * (1 + 2 + 3) * 3 + 3
+    assert history.column("lr") == pytest.approx([0.01 / 4, 0.01 / 8, 0.01 / 10])
+    assert history.column("seconds") == sorted(history.column("seconds"))
+
+
+def test_a_torn_log_line_costs_only_itself(tmp_path: Path) -> None:
+    """After a torn line the next record has its own line, and a step gone through again counts the last time."""
+    log = tmp_path / "deep" / "log.jsonl"
+    for step in (1, 2, 3):
+        append_record(log, {"step": step, "loss": 1.0})
+    log.write_bytes(log.read_bytes()[:-8])
+    append_record(log, {"step": 2, "loss": 5.0})
+    append_record(log, {"step": 3, "loss": 4.0})
+    assert read_records(log) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 5.0}, {"step": 3, "loss": 4.0}]
+    assert json.loads(log.read_text().splitlines()[-1]) == {"step": 3, "loss": 4.0}
+
+
+def test_a_batch_keeps_its_form_on_the_way_to_the_device() -> None:
+    """Tuples, named ones too, lists and dicts keep their kind, tensors move, and what is no tensor stays."""
+
+    class Pair(NamedTuple):
+        ids: Tensor
+        name: str
+
+    moved = to_device({"a": Pair(torch.ones(2), "x"), "b": [torch.ones(1), (torch.ones(3), 4)]}, torch.device("meta"))
+    assert isinstance(moved["a"], Pair)
+    assert (moved["a"].name, moved["b"][1][1], type(moved["b"][1])) == ("x", 4, tuple)
+    assert {moved["a"].ids.device.type, moved["b"][0].device.type, moved["b"][1][0].device.type} == {"meta"}
+
+
+def test_the_bar_shows_loss_speed_and_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    """With progress the bar tells loss, tokens a second and learning rate; without, nothing is printed."""
+    model = build()
+    history = fit(model, batch, total, steps=20, optimizer=adamw(model, 0.01))
+    shown = capsys.readouterr().err
+    assert all(word in shown for word in ("20/20", f"loss {history.mean(10):.3f}", "tokens/s", "lr 0.01"))
+    run(20)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"every": 0}])
+def test_counts_begin_at_one(wrong: dict[str, int]) -> None:
+    """Accumulating no batch and recording every 0 steps are refused."""
+    with pytest.raises(ValueError, match="count from 1, not"):
+        run(2, **wrong)

@@ -1,0 +1,205 @@
+"""Every check: each wrong answer rejected and named, each right one accepted, the oracle equal to the reference."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from graders.check import NotThereYet, check
+from graders.draw import Draw
+from graders.exercise import Exercise, concepts, exercise, find, question, requires, table
+from graders.judge import fault, judge, observe, same, try_all
+from graders.mutants import NAMED_SHARE, main, prove, proven
+from graders.subject import Here
+
+EXERCISES = [exercise for concept in concepts() for exercise in table(concept).values()]
+FUNCTIONS = [exercise for exercise in EXERCISES if exercise.question is None]
+QUESTIONS = [exercise for exercise in EXERCISES if exercise.question is not None]
+
+
+def ids(exercises: list[Exercise]) -> dict:
+    return {"argvalues": exercises, "ids": [exercise.id for exercise in exercises]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tensors of a few numbers: threads that wait for each other cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def unwritten(*_inputs: object) -> None:
+    raise NotImplementedError()
+
+
+@pytest.mark.parametrize("exercise", **ids(EXERCISES))
+def test_table_is_proven(exercise: Exercise) -> None:
+    """Every wrong answer is rejected, none goes by another's name, and every other right answer is accepted."""
+    proof = prove(exercise)
+    assert (proof.survivors, proof.confused, proof.refused) == ((), (), ())
+    assert proof.named >= NAMED_SHARE * proof.wrong
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_rejection_is_no_luck(exercise: Exercise) -> None:
+    """The learner's own seeds reject every wrong answer, and so does a single other one."""
+    for seeds in ((1, 2), (31,)):
+        accepted = [
+            wrong.name
+            for wrong in exercise.wrong
+            if all(fault(exercise, trial) is None for trial in try_all(exercise, Here(wrong.function), seeds))
+        ]
+        assert accepted == []
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_oracle_agrees(exercise: Exercise) -> None:
+    """An implementation that shares nothing with the reference gives the same values, and gradients, on many inputs."""
+    assert exercise.oracle is not None
+    for requirement in exercise.requirements:
+        for seed in range(100, 112):
+            inputs = requirement.inputs(Draw(seed))
+            expected, got = (observe(requirement, Here(f), inputs) for f in (exercise.reference, exercise.oracle))
+            assert same(expected, got), (requirement.title, seed, expected, got)
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_inputs_are_of_the_seed(exercise: Exercise) -> None:
+    """The same seed draws the same inputs, so that a learner can try what a graded submission failed on."""
+    for requirement in exercise.requirements:
+        first, again = (requirement.inputs(Draw(7)) for _ in range(2))
+        assert same(first, again)
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_table_is_rich(exercise: Exercise) -> None:
+    """An exercise has at least two requirements, five wrong answers and two other right ones."""
+    assert len(exercise.requirements) >= 2
+    assert len(exercise.wrong) >= 5
+    assert len(exercise.right) >= 2
+
+
+@pytest.mark.parametrize("exercise", **ids(EXERCISES))
+def test_sentences_are_their_own(exercise: Exercise) -> None:
+    """Each mistake has a sentence of its own: whole, and no other's."""
+    sentences = [wrong.sentence for wrong in exercise.wrong]
+    assert len(set(sentences)) == len(sentences)
+    assert all(s[-1] in ".?" and len(s) >= 10 for s in sentences), sentences
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_untouched_earns_nothing(exercise: Exercise) -> None:
+    """An answer that is not written yet earns nothing and is told so; so does one that returns nothing."""
+    outcome = judge(exercise, Here(unwritten), (1, 2))
+    assert (outcome.score, outcome.mistake) == (0, None)
+    assert "not written yet" in outcome.message
+    assert judge(exercise, Here(lambda *_inputs: None), (1, 2)).score == 0
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_an_unrelated_error_has_no_name(exercise: Exercise) -> None:
+    """A typing error is not mistaken for a classic mistake."""
+    for kind in (TypeError, RuntimeError, NameError, ValueError):
+
+        def broken(*_inputs: object, kind: type[Exception] = kind) -> None:
+            raise kind("a typing error")
+
+        outcome = judge(exercise, Here(broken), (1, 2))
+        assert (outcome.score, outcome.mistake) == (0, None)
+
+
+@pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
+def test_laws_hold_for_the_reference(exercise: Exercise) -> None:
+    """No law is violated by the right answer, and for a wrong answer of any shape a law says something or nothing."""
+    for requirement in exercise.requirements:
+        if requirement.law is None:
+            continue
+        inputs = requirement.inputs(Draw(5))
+        assert requirement.law(observe(requirement, Here(exercise.reference), inputs), *inputs) is None
+    for wrong in exercise.wrong:
+        for trial in try_all(exercise, Here(wrong.function), (5,)):
+            assert fault(exercise, trial) is None or isinstance(fault(exercise, trial), str)
+
+
+@pytest.mark.parametrize("exercise", **ids(QUESTIONS))
+def test_every_choice_is_explained(exercise: Exercise) -> None:
+    """A question's every choice, right or wrong, is answered by its own explanation."""
+    asked = exercise.question
+    for letter in asked.choices:
+        outcome = judge(exercise, Here(lambda letter=letter: letter), (1, 2))
+        assert outcome.message == asked.explanations[letter]
+        assert outcome.full == (letter == asked.answer)
+
+
+def test_one_letter_is_not_always_right() -> None:
+    """No letter is right in more than half of the questions."""
+    answers = Counter(question.question.answer for question in QUESTIONS)
+    assert max(answers.values()) <= sum(answers.values()) / 2
+
+
+def test_law_names_the_place() -> None:
+    """A mistake that no table knows is told where it shows, in the words of the subject."""
+    softmax = find("attention.masked_softmax")
+    outcome = judge(softmax, Here(lambda scores, *_mask: scores.softmax(-1) * 1.7), (1, 2))
+    assert outcome.mistake is None
+    assert "sums to 1.7: over which axis" in outcome.message
+    lopsided = judge(
+        find("masks.causal"), Here(lambda T, S=None: find("masks.causal").reference(T, S).roll(1, 1)), (1, 2)
+    )
+    assert "query 0" in lopsided.message
+
+
+def test_partial_credit() -> None:
+    """What holds earns its points: a softmax that forgets the empty row and half precision keeps the rest."""
+    softmax = find("attention.masked_softmax")
+    wrong = next(w for w in softmax.wrong if w.name == "NaN where nothing is visible")
+    outcome = judge(softmax, Here(wrong.function), (1, 2))
+    assert (outcome.score, outcome.points, outcome.mistake) == (4, 5, wrong.name)
+
+
+def test_check_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` prints the report and returns the points; where nothing is earned it raises the report."""
+    assert check("masks.causal", find("masks.causal").reference) == 5.0
+    assert "✓ causal: 5 of 5 points" in capsys.readouterr().out
+    with pytest.raises(NotThereYet, match="turned round"):
+        check("masks.causal", lambda T, S=None: ~find("masks.causal").reference(T, S))
+    with pytest.raises(NotThereYet, match="not answered yet"):
+        check("attention.why_values", None)
+
+
+def test_main_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m graders.mutants --json` gives one row an exercise, and succeeds."""
+    assert main(["--json", "masks"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["exercise"] for row in rows] == [exercise.id for exercise in table("masks").values()]
+
+
+def test_proof_can_fail() -> None:
+    """A check that accepts a wrong answer is not proven, nor one that refuses a right one."""
+
+    def made(wrong: object, right: object) -> Exercise:
+        return exercise(
+            "double",
+            reference=lambda n: 2 * n,
+            requirements=[requires("doubles", 1, lambda draw: (draw.integer(1, 9),))],
+            wrong={"a mistake": (wrong, "A sentence.")},
+            right={"a variant": right},
+        )
+
+    assert proven([prove(made(lambda n: n, lambda n: n + n))])
+    assert not proven([prove(made(lambda n: n + n, lambda n: n + n))])
+    assert not proven([prove(made(lambda n: n, lambda n: 3 * n))])
+
+
+def test_question_is_checked_at_birth() -> None:
+    """A question without an explanation for a choice, or whose answer is no choice, is refused."""
+    with pytest.raises(ValueError, match="differ"):
+        question("q", "?", choices={"a": "x", "b": "y"}, explanations={"a": "."}, answer="a")
+    with pytest.raises(ValueError, match="not among"):
+        question("q", "?", choices={"a": "x"}, explanations={"a": "."}, answer="b")

@@ -1,0 +1,114 @@
+"""Pictures: each carries a true description of itself, and nothing hangs on colour alone."""
+
+from __future__ import annotations
+
+import doctest
+from itertools import combinations
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("ipywidgets")
+
+from tinytrans import plots, widgets
+
+WORDS = ["the", "cat", "sat"]
+WEIGHTS = torch.tensor([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.1, 0.7, 0.2]])
+
+
+def test_heat_map_tells_its_numbers() -> None:
+    """The description of a heat map names its size and where each row is greatest."""
+    alt = plots.heat_map(WEIGHTS, WORDS, WORDS, title="weights").alt
+    assert alt.startswith("Heat map, weights: 3 rows (query) by 3 columns (key).")
+    assert "sat: most at cat (0.70)" in alt
+
+
+def test_mask_tells_its_ones() -> None:
+    """The description of a mask says which columns each row may see."""
+    alt = plots.heat_map(torch.ones(3, 3).tril().bool(), WORDS, WORDS).alt
+    assert "the: 1 at the; cat: 1 at the, cat; sat: 1 at the, cat, sat" in alt
+    assert "0: 1 at none" in plots.heat_map(torch.zeros(2, 2)).alt
+
+
+def test_large_map_is_told_in_parts() -> None:
+    """The description of a large map stays short enough to be read aloud."""
+    assert len(plots.heat_map(torch.rand(200, 200)).alt) < 600
+
+
+def test_curves_tell_their_ends() -> None:
+    """The description of lines gives each one's ends and extremes."""
+    alt = plots.curves({"loss": ([1, 2, 3], [4.0, 1.0, 2.0])}, title="run", x_label="step", y_label="nats").alt
+    assert "nats over step" in alt
+    assert "loss: from 4 at 1 to 2 at 3, lowest 1 at 2, highest 4 at 1." in alt
+
+
+def test_picture_in_a_notebook() -> None:
+    """A notebook gets the PNG, the alt text beside it in each form, and the text alone where nothing is drawn."""
+    picture = plots.heat_map(WEIGHTS, ["<a>", "b", "c"], WORDS)
+    data, about = picture._repr_mimebundle_()
+    assert data["text/plain"] == about["image/png"]["alt"] == picture.alt
+    assert 'alt="Heat map' in data["text/html"]
+    assert "&lt;a&gt;" in data["text/html"]
+    assert "<a>" not in data["text/html"]
+
+
+def test_picture_is_a_png(tmp_path) -> None:
+    """`save` writes a PNG file that holds the description too."""
+    picture = plots.curves({"a": ([1, 2], [1.0, 2.0])})
+    picture.save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert b"Description" in content
+
+
+@pytest.mark.parametrize("matrix", [torch.zeros(2, 2), torch.tensor([[float("-inf"), 1.0]]), torch.full((1, 1), 3.0)])
+def test_odd_matrices_can_be_drawn(matrix: torch.Tensor) -> None:
+    """One number, equal numbers and infinities can be drawn."""
+    assert plots.heat_map(matrix).png()
+
+
+def test_gradients_can_be_plotted() -> None:
+    """A tensor that is part of a graph, or half as wide, is drawn like any other."""
+    assert plots.heat_map(WEIGHTS.clone().requires_grad_()).alt == plots.heat_map(WEIGHTS.double()).alt
+
+
+def test_colours_differ_in_grey() -> None:
+    """The first four lines differ in lightness or else in dash, so that they can be told apart without colour."""
+    styles = list(zip(plots.COLOURS, plots.DASHES * 2, plots.MARKERS, strict=False))
+    assert all(a[1] != b[1] or a[2] != b[2] for a, b in combinations(styles, 2))
+    assert len(set(plots.COLOURS)) == len(plots.COLOURS) == len(plots.MARKERS)
+
+
+def test_slider_shows_its_row() -> None:
+    """Moving the slider shows the weights of the chosen query, each as a number and not by its shade alone."""
+    slider, view = widgets.look_around(WEIGHTS, WORDS).widget().children
+    assert "the looks at" in view.value
+    slider.value = 2
+    assert "sat looks at" in view.value
+    assert "cat<sub>70</sub>" in view.value
+
+
+def test_still_twin_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The still picture is shown before the slider, for wherever no slider runs."""
+    shown: list[object] = []
+    monkeypatch.setattr(widgets, "display", shown.append)
+    widgets.look_around(WEIGHTS, WORDS)._ipython_display_()
+    assert [type(thing).__name__ for thing in shown] == ["Picture", "VBox"]
+
+
+def test_words_are_escaped() -> None:
+    """A token that looks like HTML is shown, not obeyed."""
+    assert "<b>" not in widgets.look_around(WEIGHTS, ["<b>", "cat", "sat"]).widget().children[1].value
+
+
+def test_names_must_fit() -> None:
+    """Too few words for a matrix are an error that names both."""
+    with pytest.raises(ValueError, match=r"\(3, 3\), not \(2, 2\)"):
+        widgets.look_around(WEIGHTS, WORDS[:2])
+
+
+@pytest.mark.parametrize("module", [plots, widgets])
+def test_docs_run(module) -> None:
+    """The examples in the docstrings are true."""
+    assert doctest.testmod(module).failed == 0

@@ -1,0 +1,247 @@
+"""The Rebuilder: whatever a file holds, sources of solution cells come out, and notes, and never an exception."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_course import NAME, RIGHT, STUBS, cell_of, notebook
+
+from graders.rebuild import MAX_FILE, Submission, choose, rebuild, rebuilt_notebook
+from graders.release import Release, ReleaseError, load
+
+
+@pytest.fixture(scope="module")
+def release(tiny: Path) -> Release:
+    """The tiny lesson."""
+    return load(tiny / "course" / NAME / f"{NAME}.ipynb")
+
+
+def rebuilt(release: Release, tmp_path: Path, document: Any) -> Submission:
+    """The submission that a file of this content, or this JSON, is rebuilt to."""
+    path = tmp_path / "x.ipynb"
+    path.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
+    return rebuild(release, path)
+
+
+def test_release(release: Release) -> None:
+    """A release says what is setup, the learner's, and judged, and which cells come before each exercise."""
+    assert release.setup == ("import math\nimport torch",)
+    assert release.stubs == STUBS
+    assert [(item.name, item.grade_id, len(item.cells)) for item in release.items] == [
+        ("double", "check_double", 1),
+        ("halve_softmax", "check_halve_softmax", 2),
+        ("total", "check_total", 3),
+        ("why", "check_why", 4),
+    ]
+    assert release.points == 8
+
+
+def test_release_and_table_agree(tiny: Path, tmp_path: Path) -> None:
+    """A release whose points differ from the table's is refused, with both numbers."""
+    document = notebook(tiny, {})
+    cell_of(document, "check_double")["metadata"]["nbgrader"]["points"] = 500
+    (tmp_path / "x.ipynb").write_text(json.dumps(document))
+    with pytest.raises(ReleaseError, match=r"500 points.* 3"):
+        load(tmp_path / "x.ipynb")
+
+
+def test_a_submission(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """A plain submission gives its sources and no note, as strings or as lists of lines."""
+    document = notebook(tiny, RIGHT)
+    assert rebuilt(release, tmp_path, document) == Submission(RIGHT)
+    for cell in document["cells"]:
+        cell["source"] = cell["source"].splitlines(keepends=True) if isinstance(cell["source"], str) else cell["source"]
+    assert rebuilt(release, tmp_path, document) == Submission(RIGHT)
+
+
+def test_rebuilding_twice_changes_nothing(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """The rebuilt notebook is a valid one, and a submission that gives the same sources."""
+    made = rebuilt_notebook(release, RIGHT)
+    nbformat.validate(made)
+    assert rebuilt(release, tmp_path, nbformat.writes(made).encode()).sources == RIGHT
+    assert release.notebook == nbformat.read(tiny / "course" / NAME / f"{NAME}.ipynb", 4)
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def _locked(d: dict[str, Any]) -> None:
+    cell_of(d, "check_double")["source"] = "print('full marks')"
+
+
+def _roles(d: dict[str, Any]) -> None:
+    cell_of(d, "check_double")["metadata"]["nbgrader"] |= {"solution": True, "grade": False, "points": 500}
+    cell_of(d, "double")["metadata"]["nbgrader"] |= {
+        "solution": False,
+        "grade": True,
+        "points": "nan",
+        "schema_version": 99,
+    }
+
+
+def _types(d: dict[str, Any]) -> None:
+    for cell in d["cells"]:
+        cell["cell_type"] = "markdown"
+
+
+def _ids(d: dict[str, Any]) -> None:
+    for cell in d["cells"]:
+        cell["id"] = "same"
+
+
+def _outputs(d: dict[str, Any]) -> None:
+    for cell in d["cells"]:
+        cell["outputs"] = [
+            {"output_type": "execute_result", "data": {"text/plain": "nan"}, "metadata": {}, "execution_count": 1}
+        ]
+
+
+def _kernel(d: dict[str, Any]) -> None:
+    d["metadata"] = {"kernelspec": {"name": "bash"}}
+    d["nbformat"] = 17
+
+
+def _order(d: dict[str, Any]) -> None:
+    d["cells"].reverse()
+
+
+def _deleted_tests(d: dict[str, Any]) -> None:
+    d["cells"] = [cell for cell in d["cells"] if "check" not in cell["source"]]
+
+
+@pytest.mark.parametrize("change", [_roles, _ids, _outputs, _kernel, _order, _deleted_tests])
+def test_only_sources_cross(release: Release, tiny: Path, tmp_path: Path, change: Change) -> None:
+    """Roles, points, ids, outputs, kernels, order and test cells of a submission change nothing, and cost nothing."""
+    document = notebook(tiny, RIGHT)
+    change(document)
+    assert rebuilt(release, tmp_path, document) == Submission(RIGHT)
+
+
+@pytest.mark.parametrize("change", [_locked, _types])
+def test_locked_cells(release: Release, tiny: Path, tmp_path: Path, change: Change) -> None:
+    """An edited test cell, or a cell of another type, leaves the sources as they are."""
+    document = notebook(tiny, RIGHT)
+    change(document)
+    submission = rebuilt(release, tmp_path, document)
+    assert submission.sources == RIGHT
+    assert rebuilt_notebook(release, submission.sources) == rebuilt_notebook(release, RIGHT)
+
+
+def test_missing(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """A deleted answer cell is a note on its exercise; all others keep theirs."""
+    document = notebook(tiny, RIGHT)
+    document["cells"].remove(cell_of(document, "total"))
+    submission = rebuilt(release, tmp_path, document)
+    assert set(submission.sources) == set(RIGHT) - {"total"}
+    assert submission.cell_notes == {"total": "its cell is missing from the notebook"}
+
+
+def test_duplicated(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """Of cells with one grade_id the first one that was written in counts, with a note."""
+    document = notebook(tiny, RIGHT)
+    twin = json.loads(json.dumps(cell_of(document, "double")))
+    document["cells"].insert(0, twin | {"source": STUBS["double"] + "\n"})
+    document["cells"].append(twin | {"source": "later"})
+    submission = rebuilt(release, tmp_path, document)
+    assert submission.sources == RIGHT
+    assert "occurs 3 times" in submission.cell_notes["double"]
+
+
+def test_choose() -> None:
+    """A cell without text is no source; of two unwritten ones the first counts."""
+    assert choose([], "stub") == (None, "its cell is missing from the notebook")
+    assert choose([{"source": 3}, {"source": ["a", 1]}, {}], "stub")[0] is None
+    assert choose([{"source": "x" * 200_000}], "stub")[0] is None
+    assert choose([{"source": "stub"}, {"source": "stub "}], "stub")[0] == "stub"
+
+
+def test_extra_cells(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """Cells that the learner added are counted in a note and not taken."""
+    document = notebook(tiny, RIGHT)
+    document["cells"].insert(0, {"cell_type": "code", "source": "import os", "metadata": {}})
+    document["cells"].insert(0, {"cell_type": "code", "source": "  ", "metadata": {}})
+    submission = rebuilt(release, tmp_path, document)
+    assert submission.sources == RIGHT
+    assert len(submission.notes) == 1
+    assert submission.notes[0].startswith("1 cell beside")
+
+
+BROKEN = {
+    "empty": b"",
+    "cut off": b'{"cells": [',
+    "not UTF-8": b"\xff\xfe\x00",
+    "no object": b"[1]",
+    "no cells": b"{}",
+    "cells of another kind": b'{"cells": 3}',
+    "nested": b'{"cells":' + b"[" * 200_000,
+    "nested whole": b"[" * 50_000 + b"]" * 50_000,
+    "many cells": b'{"cells": [' + b"{}," * 6000 + b"{}]}",
+    "large": b" " * (MAX_FILE + 1),
+    "version 3": b'{"worksheets": [{"cells": []}], "nbformat": 3}',
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files(release: Release, tmp_path: Path, name: str) -> None:
+    """A file that is no notebook is a submission without sources, whose note says why."""
+    submission = rebuilt(release, tmp_path, BROKEN[name])
+    assert not submission.readable
+    assert submission.sources == {}
+    assert submission.notes[0].startswith("the file could not be graded: ")
+
+
+def test_odd_cells(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """Entries that are no cells, metadata that is none, giant numbers and repeated keys cost nothing."""
+    document = notebook(tiny, RIGHT)
+    document["cells"] += [
+        3,
+        None,
+        [],
+        {"metadata": 3},
+        {"metadata": {"nbgrader": []}},
+        {"metadata": {"nbgrader": {"grade_id": ["double"]}}},
+    ]
+    text = json.dumps(document)[:-1] + ', "n": ' + "9" * 100_000 + ', "x": 1, "x": NaN}'
+    submission = rebuilt(release, tmp_path, text.encode())
+    assert submission.sources == RIGHT
+    assert len(submission.notes) == 2
+
+
+def test_links_and_pipes(release: Release, tmp_path: Path) -> None:
+    """A link is not followed, a pipe not waited for, a folder not read, a missing file noted."""
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "pipe")
+    for name, why in [
+        ("link", "a link"),
+        ("pipe", "no regular file"),
+        (".", "no regular file"),
+        ("none", "no such file"),
+        ("secret/x", ""),
+    ]:
+        submission = rebuild(release, tmp_path / name)
+        assert not submission.readable
+        assert why in submission.notes[0]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_bytes(release: Release, tiny: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Any bytes, and any damage to a good file, give a submission whose notebook is valid."""
+    good = json.dumps(notebook(tiny, RIGHT)).encode()
+    start, stop = sorted((data.draw(st.integers(0, len(good))), data.draw(st.integers(0, len(good)))))
+    submission = rebuilt(
+        release,
+        tmp_path,
+        data.draw(st.sampled_from([b"", good[:start]])) + data.draw(st.binary(max_size=20)) + good[stop:],
+    )
+    assert set(submission.sources) <= set(STUBS)
+    nbformat.validate(rebuilt_notebook(release, submission.sources))

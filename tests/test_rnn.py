@@ -1,0 +1,298 @@
+"""Laws of recurrent models. Oracles: torch's cells and layers with the same weights, plain loops, one row at a time."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinytrans.config import RNNConfig
+from tinytrans.models.encdec import shift_right
+from tinytrans.models.rnn import Seq2Seq
+from tinytrans.nn.recurrent import (
+    AdditiveAttention,
+    additive_scores,
+    attention_pool,
+    gru_step,
+    lstm_step,
+    reverse,
+    rnn_step,
+    unroll,
+)
+
+B, S, T, E, D, M, A, V_S, V_T = 3, 6, 4, 5, 7, 8, 9, 13, 11
+LENGTHS = torch.tensor([4, 6, 1])
+VARIANTS = [
+    {"cell": cell, "bidirectional": both, "attention": attention, "n_layers": n}
+    for (cell, both, attention), n in zip(
+        product(("rnn", "gru", "lstm"), (True, False), ("additive", "none")), [1, 2] * 6, strict=True
+    )
+]
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def ids(rows: int, length: int, V: int, seed: int = 0) -> Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def model(**changes: Any) -> Seq2Seq:
+    """A tiny model in double precision whose weights are large enough to have opinions."""
+    torch.manual_seed(0)
+    config = {"source_vocab_size": V_S, "target_vocab_size": V_T, "d_model": D, "d_embedding": E}
+    seq2seq = Seq2Seq(RNNConfig(**{**config, **changes})).double().eval()
+    for parameter in seq2seq.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return seq2seq
+
+
+def test_rnn_by_hand() -> None:
+    """tanh(2 * 0.5 + 3 * 0.25 - 1) for one number of each kind."""
+    one = torch.ones(1, 1)
+    h = rnn_step(2 * one, 3 * one, 0.5 * one, 0.25 * one, -torch.ones(1))
+    assert h.item() == pytest.approx(math.tanh(0.75))
+
+
+def test_cells_are_torch() -> None:
+    """Each cell, written out, takes the step of torch's cell with the same weights."""
+    x, h, c = draw(B, E), draw(B, D, seed=1), draw(B, D, seed=2)
+    rnn, gru, lstm = nn.RNNCell(E, D).double(), nn.GRUCell(E, D).double(), nn.LSTMCell(E, D).double()
+    w = (rnn.weight_ih, rnn.weight_hh, rnn.bias_ih + rnn.bias_hh)
+    torch.testing.assert_close(rnn_step(x, h, *w), rnn(x, h))
+    torch.testing.assert_close(gru_step(x, h, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh), gru(x, h))
+    w = (lstm.weight_ih, lstm.weight_hh, lstm.bias_ih + lstm.bias_hh)
+    torch.testing.assert_close(lstm_step(x, (h, c), *w), lstm(x, (h, c)))
+
+
+def test_gates_at_their_ends() -> None:
+    """A GRU whose gate z is open keeps its state; an LSTM that forgets nothing and lets nothing in keeps its c."""
+    x, h, c = draw(B, E), draw(B, D), draw(B, D, seed=1)
+    wide, square = torch.zeros(3 * D, E).double(), torch.zeros(3 * D, D).double()
+    open_z = torch.cat((torch.zeros(D), torch.full((D,), 99.0), torch.zeros(D))).double()
+    torch.testing.assert_close(gru_step(x, h, wide, square, open_z, torch.zeros(3 * D)), h)
+    gates = torch.tensor([-99.0, 99.0, 5.0, 99.0]).repeat_interleave(D).double()  # i, f, g, o
+    zeros = torch.zeros(4 * D, E).double(), torch.zeros(4 * D, D).double()
+    said, kept = lstm_step(x, (h, c), *zeros, gates)
+    torch.testing.assert_close(kept, c)
+    torch.testing.assert_close(said, c.tanh())
+
+
+def test_unrolled_is_torch_on_each_row_alone() -> None:
+    """Unrolled over a padded batch, a GRU says of each row what torch's GRU says of it alone; padding says 0."""
+    gru, xs, h = nn.GRU(E, D, batch_first=True).double(), draw(B, S, E), draw(B, D, seed=1)
+    w = gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
+    states, last = unroll(lambda x, h: gru_step(x, h, *w), xs, h, LENGTHS)
+    for b, n in enumerate(LENGTHS.tolist()):
+        alone, end = gru(xs[b : b + 1, :n], h[None, b : b + 1])
+        torch.testing.assert_close(states[b, :n], alone[0])
+        torch.testing.assert_close(last[b], end[0, 0])
+        assert not states[b, n:].any()
+
+
+def test_reverse_leaves_padding_behind() -> None:
+    """Only what is real turns round, and twice turned is as before."""
+    x = draw(B, S, E)
+    turned = reverse(x, LENGTHS)
+    for b, n in enumerate(LENGTHS.tolist()):
+        assert torch.equal(turned[b], torch.cat((x[b, :n].flip(0), x[b, n:])))
+    assert torch.equal(reverse(turned, LENGTHS), x)
+
+
+def test_additive_scores_by_hand() -> None:
+    """v . tanh(W_q q + W_k k), key by key and number by number."""
+    query, keys = draw(B, D), draw(B, S, M, seed=1)
+    w_q, w_k, v = draw(A, D, seed=2), draw(A, M, seed=3), draw(A, seed=4)
+    scores = additive_scores(query, keys, w_q, w_k, v)
+    assert scores.shape == (B, S)
+    for b, s in product(range(B), range(S)):
+        inner = [math.tanh((w_q[a] @ query[b] + w_k[a] @ keys[b, s]).item()) for a in range(A)]
+        assert scores[b, s].item() == pytest.approx(math.fsum(v[a].item() * inner[a] for a in range(A)))
+
+
+def test_attention_pools_the_values_and_not_the_scores() -> None:
+    """The context is the values' mean by weights that are a softmax over what is real and 0 at padding."""
+    scores, values = draw(B, S), draw(B, S, M, seed=1)
+    mask = torch.arange(S) < LENGTHS[:, None]
+    context, weights = attention_pool(scores, values, mask)
+    for b, n in enumerate(LENGTHS.tolist()):
+        torch.testing.assert_close(weights[b, :n], scores[b, :n].softmax(0))
+        assert not weights[b, n:].any()
+        torch.testing.assert_close(context[b], sum(weights[b, s] * values[b, s] for s in range(n)))
+
+
+def test_the_module_is_the_functions() -> None:
+    """AdditiveAttention computes `additive_scores` and `attention_pool` with its own weights."""
+    attention = AdditiveAttention(D, M, A).double()
+    query, keys = draw(B, D), draw(B, S, M, seed=1)
+    mask = torch.arange(S) < LENGTHS[:, None]
+    w = attention.query.weight, attention.key.weight, attention.score.weight[0]
+    expected = attention_pool(additive_scores(query, keys, *w), keys, mask)
+    torch.testing.assert_close(attention(query, keys, attention.prepare(keys), mask), expected)
+
+
+def test_the_encoder_reads_from_both_ends() -> None:
+    """Both directions' last states reach the decoder: the bridge joins what was read forwards and backwards."""
+    seq2seq = model()
+    encoder, source = seq2seq.encoder, ids(B, S, V_S)
+    outputs, (state,) = encoder(source, LENGTHS)
+    x = encoder.embedding(source)
+    w = [getattr(encoder.rnn, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    w_back = [getattr(encoder.rnn, f"{kind}_l0_reverse") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    zero = torch.zeros(B, D).double()
+    forth, end = unroll(lambda x, h: gru_step(x, h, *w), x, zero, LENGTHS)
+    back, begin = unroll(lambda x, h: gru_step(x, h, *w_back), reverse(x, LENGTHS), zero, LENGTHS)
+    torch.testing.assert_close(outputs, torch.cat((forth, reverse(back, LENGTHS)), dim=-1))
+    torch.testing.assert_close(state[0], encoder.bridge[0](torch.cat((end, begin), dim=-1)).tanh())
+
+
+def test_a_decoder_step_by_hand() -> None:
+    """The state before the step asks, the encoder's outputs answer, the cell reads token and context, the head both."""
+    seq2seq = model()
+    decoder, memory = seq2seq.decoder, seq2seq.read(ids(B, S, V_S), LENGTHS)
+    token, h = ids(B, 1, V_T), memory.state[0][0]
+    logits, (state,), weights = decoder(token, memory, memory.state)
+    attention = decoder.attention
+    w = attention.query.weight, attention.key.weight, attention.score.weight[0]
+    context, expected = attention_pool(additive_scores(h, memory.values, *w), memory.values, memory.mask)
+    rnn = decoder.rnn
+    x = torch.cat((decoder.embedding(token[:, 0]), context), dim=-1)
+    new = gru_step(x, h, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0)
+    torch.testing.assert_close(weights[:, 0], expected)
+    torch.testing.assert_close(state[0], new)
+    torch.testing.assert_close(logits[:, 0], decoder.head(torch.cat((new, context), dim=-1)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_changes_nothing(variant: dict[str, Any]) -> None:
+    """Each row of a padded batch gets the logits that it gets alone, whatever stands in its padding."""
+    seq2seq, source, target = model(**variant), ids(B, S, V_S), ids(B, T, V_T, seed=1)
+    together = seq2seq(source, target, lengths=LENGTHS)
+    assert together.shape == (B, T, V_T)
+    for b, n in enumerate(LENGTHS.tolist()):
+        torch.testing.assert_close(together[b : b + 1], seq2seq(source[b : b + 1, :n], target[b : b + 1]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_step_sees_a_later_target(variant: dict[str, Any]) -> None:
+    """Another token at t changes the logits from t on, and none before; every source token matters to all of them."""
+    seq2seq, source, target = model(**variant), ids(1, S, V_S), ids(1, T, V_T, seed=1)
+    logits = seq2seq(source, target)
+    changed = target.clone()
+    changed[0, 2] = (changed[0, 2] + 1) % V_T
+    gap = (seq2seq(source, changed) - logits).abs().amax(dim=(0, 2))
+    assert not gap[:2].any()
+    assert (gap[2:] > 1e-9).all()
+    for s in range(S):
+        other = source.clone()
+        other[0, s] = (other[0, s] + 1) % V_S
+        assert ((seq2seq(other, target) - logits).abs().amax(dim=(0, 2)) > 1e-9).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_translation_is_teacher_forcing_of_itself(variant: dict[str, Any]) -> None:
+    """Told what it has said, the model would say it again, and looks where it looked."""
+    seq2seq, source = model(**variant), ids(B, S, V_S)
+    said = seq2seq.translate(source, start=0, stop=V_T - 1, max_new_tokens=8, lengths=LENGTHS)
+    inputs = shift_right(said.ids, start=0)
+    best = seq2seq(source, inputs, lengths=LENGTHS).argmax(-1)
+    running = (inputs[:, 1:] != V_T - 1).cumprod(dim=1).bool()  # before anything has stopped
+    assert torch.equal(best[:, 0], said.ids[:, 0])
+    assert torch.equal(best[:, 1:][running], said.ids[:, 1:][running])
+    if variant["attention"] == "none":
+        assert said.weights is None
+        with pytest.raises(ValueError, match="no attention"):
+            seq2seq.align(source, inputs, lengths=LENGTHS)
+    else:
+        assert said.weights is not None
+        looked = seq2seq.align(source, inputs, lengths=LENGTHS)
+        torch.testing.assert_close(said.weights, looked)
+        torch.testing.assert_close(looked.sum(-1), torch.ones_like(looked[..., 0]))
+        assert not looked.transpose(1, 2)[torch.arange(S) >= LENGTHS[:, None]].any()
+
+
+def test_a_translation_ends_at_its_stop() -> None:
+    """A row repeats its stop once it has said it; when all have, or at max_new_tokens, the translation ends."""
+    seq2seq, source = model(attention="none"), ids(B, S, V_S)
+    free = seq2seq.translate(source, start=0, stop=V_T + 1, max_new_tokens=9).ids
+    assert free.shape == (B, 9)
+    stop = int(free[0, 2])
+    said = seq2seq.translate(source, start=0, stop=stop, max_new_tokens=9).ids
+    for b in range(B):
+        row = free[b].tolist()
+        end = row.index(stop) + 1 if stop in row else 9
+        assert said[b].tolist() == (row[:end] + 9 * [stop])[: said.shape[1]]
+    assert seq2seq.translate(source[:1], start=0, stop=stop, max_new_tokens=9).ids.shape[1] <= 3
+    assert seq2seq.translate(source, start=0, stop=stop, max_new_tokens=0).ids.shape == (B, 0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_reach_every_weight(variant: dict[str, Any]) -> None:
+    """The loss of one batch moves every parameter."""
+    seq2seq = model(**variant)
+    logits = seq2seq(ids(B, S, V_S), ids(B, T, V_T, seed=1), lengths=LENGTHS)
+    F.cross_entropy(logits.flatten(0, 1), ids(B, T, V_T, seed=2).flatten()).backward()
+    silent = [name for name, p in seq2seq.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_dropout_acts_while_training_only() -> None:
+    """In eval mode the same input gives the same logits; in training mode dropout makes them differ."""
+    seq2seq, source, target = model(dropout=0.5), ids(B, S, V_S), ids(B, T, V_T)
+    assert torch.equal(seq2seq(source, target), seq2seq(source, target))
+    seq2seq.train()
+    assert not torch.equal(seq2seq(source, target), seq2seq(source, target))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "lengths", "message"),
+    [
+        (ids(2, S, V_S), ids(2, T, V_T), torch.tensor([7, 1]), r"\[7, 1\] do not lie in 1 ... 6"),
+        (ids(2, S, V_S), ids(2, T, V_T), torch.tensor([0, 1]), r"\[0, 1\] do not lie in 1 ... 6"),
+        (ids(2, S, V_S), ids(2, T, V_T), torch.tensor([1]), r"shape \(1,\), but there are 2 sources"),
+        (ids(2, S, V_S), ids(3, T, V_T), None, "3 targets do not fit 2 sources"),
+        (torch.tensor([[V_S]]), torch.tensor([[0]]), None, f"id {V_S} .* source vocabulary of {V_S}"),
+        (torch.tensor([[0]]), torch.tensor([[V_T]]), None, f"id {V_T} .* target vocabulary of {V_T}"),
+    ],
+)
+def test_what_does_not_fit_is_refused(source: Tensor, target: Tensor, lengths: Tensor | None, message: str) -> None:
+    """Lengths and ids that do not fit raise ValueError and are named beside what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        model()(source, target, lengths=lengths)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[:4])
+def test_it_is_saved_and_opened(variant: dict[str, Any], tmp_path: Path) -> None:
+    """What was saved says the same when opened again; an unknown cell is refused by name."""
+    seq2seq = model(**variant).float()
+    seq2seq.save_pretrained(tmp_path)
+    opened = Seq2Seq.from_pretrained(tmp_path)
+    assert opened.config == seq2seq.config
+    source, target = ids(B, S, V_S), ids(B, T, V_T)
+    assert torch.equal(opened(source, target), seq2seq(source, target))
+    with pytest.raises(ValueError, match="cell 'qrnn' is not one of rnn, gru, lstm"):
+        model(cell="qrnn")
+
+
+@pytest.mark.parametrize("attention", ["additive", "none"])
+def test_it_learns(attention: str) -> None:
+    """Two dozen sources and what is to be said of them, their reverse and a stop, are learnt by heart."""
+    torch.manual_seed(0)
+    seq2seq = Seq2Seq(RNNConfig(source_vocab_size=6, target_vocab_size=7, d_model=24, attention=attention))
+    source = ids(24, 3, 6)
+    target = torch.cat((source.flip(1), torch.full((24, 1), 6)), dim=1)
+    optimizer = torch.optim.Adam(seq2seq.parameters(), lr=0.02)
+    inputs = shift_right(target, start=6)
+    for _ in range(70):
+        optimizer.zero_grad()
+        F.cross_entropy(seq2seq(source, inputs).flatten(0, 1), target.flatten()).backward()
+        optimizer.step()
+    said = seq2seq.eval().translate(source, start=6, stop=6, max_new_tokens=9).ids
+    assert torch.equal(said, target)

@@ -1,0 +1,84 @@
+"""The complete transformer in readable PyTorch: `from tinytrans import GPT, fit, generate`.
+
+Names are fetched when first used, so that `import tinytrans` costs nothing; what is not listed here lives in
+`tinytrans.tokenizers`, `data`, `nn`, `models`, `sampling` and `training`.
+"""
+
+# ruff: noqa: F401 (the imports below are for type checkers; a test compares them with HOMES)
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinytrans.config import PRESETS, GPTConfig
+    from tinytrans.data import load
+    from tinytrans.device import autocast, pick, seed
+    from tinytrans.models.gpt import GPT
+    from tinytrans.nn.attention import Attention, attend, fused_attend
+    from tinytrans.nn.block import Block
+    from tinytrans.nn.cache import KVCache
+    from tinytrans.nn.feedforward import FeedForward, SwiGLU
+    from tinytrans.nn.masks import causal, decoder_mask, padding, window
+    from tinytrans.nn.norms import LayerNorm, RMSNorm
+    from tinytrans.nn.positions import rotate, rotation_at, sinusoidal
+    from tinytrans.sampling.generate import generate, sample, stream
+    from tinytrans.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
+    from tinytrans.training.loop import fit
+    from tinytrans.training.pretrain import evaluate, language_model_loss, next_token_loss, pretrain
+
+__version__ = "0.1.0"
+
+HOMES = {
+    "PRESETS": "config",
+    "Attention": "nn.attention",
+    "BPETokenizer": "tokenizers",
+    "Block": "nn.block",
+    "FeedForward": "nn.feedforward",
+    "GPT": "models.gpt",
+    "GPTConfig": "config",
+    "KVCache": "nn.cache",
+    "LayerNorm": "nn.norms",
+    "RMSNorm": "nn.norms",
+    "SwiGLU": "nn.feedforward",
+    "Tokenizer": "tokenizers",
+    "attend": "nn.attention",
+    "autocast": "device",
+    "causal": "nn.masks",
+    "decoder_mask": "nn.masks",
+    "evaluate": "training.pretrain",
+    "fit": "training.loop",
+    "fused_attend": "nn.attention",
+    "generate": "sampling.generate",
+    "language_model_loss": "training.pretrain",
+    "load": "data",
+    "load_tokenizer": "tokenizers",
+    "next_token_loss": "training.pretrain",
+    "padding": "nn.masks",
+    "pick": "device",
+    "pretrain": "training.pretrain",
+    "rotate": "nn.positions",
+    "rotation_at": "nn.positions",
+    "sample": "sampling.generate",
+    "seed": "device",
+    "sinusoidal": "nn.positions",
+    "stream": "sampling.generate",
+    "window": "nn.masks",
+}
+"""name -> the module that it lives in, below this one."""
+
+__all__ = sorted(HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a listed name from its module, once (PEP 562)."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'tinytrans' has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOMES})

@@ -1,0 +1,50 @@
+"""BitFit: a trained model -> the same model, of which only the biases train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from tinytrans.adapters.trainable import freeze, matches
+
+
+def is_bias(name: str) -> bool:
+    """A weight is a bias by its name: `bias`, or torch's `in_proj_bias` and `bias_hh_l0`.
+
+    >>> is_bias("norm.bias"), is_bias("norm.weight"), is_bias("bias.weight")
+    (True, False, False)
+    """
+    last = name.rpartition(".")[2]
+    return last == "bias" or last.endswith("_bias") or last.startswith("bias_")
+
+
+def bias_names(model: nn.Module) -> list[str]:
+    """The names of the model's biases, those of its norms among them.
+
+    >>> bias_names(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2, bias=False)))
+    ['0.bias', '1.bias']
+    """
+    return [name for name, _ in model.named_parameters() if is_bias(name)]
+
+
+def bitfit(model: nn.Module, *, also: Sequence[str] = ()) -> nn.Module:
+    """The model itself, of which from now on only the biases train, and what is named in `also`, such as a new head.
+
+    A pattern in `also` names a module or a weight, by its whole name or its end: `bitfit(model, also=("head",))`. The
+    gain of a norm is no bias. Raises ValueError where the model has no bias to train, and at a pattern that nothing
+    is called. Source: Ben Zaken et al. 2022, arXiv 2106.10199.
+    """
+    weights = dict(model.named_parameters())
+    chosen = set(bias_names(model))
+    if not chosen:
+        raise ValueError(f"none of the model's {len(weights)} weights is a bias: build it with bias=True, or use lora")
+    for pattern in also:
+        named = {name for name in weights if matches(name, [pattern, f"{pattern}.*"])}
+        if not named:
+            raise ValueError(f"no module and no weight is called {pattern!r}; there are {', '.join(weights)}")
+        chosen |= named
+    freeze(model)
+    for name in chosen:
+        weights[name].requires_grad_(True)
+    return model

@@ -1,0 +1,85 @@
+"""Adapters on disk: the few weights that trained <-> one small safetensors file, whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from tinytrans.adapters.lora import LoRALinear, adapter_state, adapters, adapters_in, unmerge, wrap
+
+FORMAT = "tinytrans lora 1"
+
+
+def save_adapter(model: nn.Module, path: str | Path) -> None:
+    """The model's adapter alone becomes the file `path`, written beside its place and renamed: whole or not there."""
+    path = Path(path)
+    alphas = {name: layer.alpha for name, layer in adapters_in(model).items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter_state(model).items()}
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(to_bytes(tensors, metadata={"format": FORMAT, "alpha": json.dumps(alphas)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+    """A base model and an adapter's file -> the model itself, adapted; one that `lora` has prepared gets the numbers.
+
+    Raises ValueError, and leaves the model as it was, where the file is no adapter or one for another model.
+    """
+    alphas, tensors = _read(path)
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    layers: dict[str, Any] = adapters(model) or {name: linear[name] for name in alphas if name in linear}
+    if layers.keys() != alphas.keys():
+        raise ValueError(f"{path} adapts {', '.join(alphas)}; of the model's layers: {', '.join(layers) or 'none'}")
+    for name, layer in layers.items():
+        _check(path, name, layer, tensors[f"{name}.a"], tensors[f"{name}.b"], alphas[name])
+    if not adapters(model):
+        ranks = {name: len(tensors[f"{name}.a"]) for name in alphas}
+        wrap(model, {layers[name]: {"rank": ranks[name], "alpha": alphas[name]} for name in alphas})
+    with torch.no_grad():
+        for name, layer in adapters(unmerge(model)).items():
+            layer.a.copy_(tensors[f"{name}.a"])
+            layer.b.copy_(tensors[f"{name}.b"])
+    return model
+
+
+def _check(path: str | Path, name: str, layer: nn.Linear | LoRALinear, a: Tensor, b: Tensor, alpha: float) -> None:
+    """The file's A and B fit the layer, and the adapter that the layer may already have."""
+    (rank, d_in), (d_out, _) = a.shape, b.shape
+    if (d_out, d_in) != (layer.out_features, layer.in_features):
+        here = f"{layer.out_features} x {layer.in_features}"
+        raise ValueError(f"{path} adapts a {d_out} x {d_in} layer as {name}, here it is {here}")
+    if isinstance(layer, LoRALinear) and (layer.rank, layer.alpha) != (rank, alpha):
+        here = f"rank {layer.rank} and alpha {layer.alpha}"
+        raise ValueError(f"{path} has rank {rank} and alpha {alpha} at {name}, the model {here}")
+
+
+def _read(path: str | Path) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """An adapter's file -> the alpha of each layer, and the tensors A and B of each."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no adapter {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} is of the format {header.get('format')!r}, not {FORMAT!r}")
+    alphas: dict[str, float] = json.loads(header["alpha"])
+    wanted = {f"{name}.{key}" for name in alphas for key in ("a", "b")}
+    if wanted != tensors.keys():
+        raise ValueError(f"{path} names the tensors {sorted(wanted)} and holds {sorted(tensors)}")
+    return alphas, tensors

@@ -1,0 +1,212 @@
+"""Batches: documents of ids -> (ids, targets) for language modelling; batch `step` depends on (seed, step) alone.
+
+So an interrupted run resumes exactly: hand in the step, `batches.step = 500`, or `batches.load_state_dict(...)`.
+The target of a position is the next id of its own document; where there is none it is IGNORED.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORED = -100  # what torch's cross_entropy leaves out unless told otherwise
+
+
+class Batch(NamedTuple):
+    """ids (B, T), targets (B, T), and for packed rows a mask (B, T, T), True = may look."""
+
+    ids: Tensor
+    targets: Tensor
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.ids.to(device), self.targets.to(device), mask)
+
+
+def pad(documents: Sequence[Sequence[int]], *, max_len: int | None = None, pad_id: int = 0) -> Batch:
+    """One document a row, all as long as the longest, or cut to max_len positions.
+
+    Padding stands behind, where a causal model cannot see it from any real position: no mask is needed.
+
+    >>> pad([[5, 6, 7], [8, 9]]).targets.tolist()
+    [[6, 7], [9, -100]]
+    """
+    T = max(len(ids) for ids in documents) - 1
+    T = T if max_len is None else min(T, max_len)
+    ids, targets = np.full((len(documents), T), pad_id), np.full((len(documents), T), IGNORED)
+    for row, document in enumerate(documents):
+        n = min(len(document) - 1, T)
+        ids[row, :n], targets[row, :n] = document[:n], document[1 : n + 1]
+    return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
+
+
+def pack(documents: Sequence[Sequence[int]], T: int) -> list[list[int]]:
+    """Which documents share a row of T positions: lists of their numbers, by best fit, longest first.
+
+    A document of n ids fills n - 1 positions, as its last id is only a target; a longer one than T fills a row.
+
+    >>> pack([[0] * 4, [0] * 7, [0] * 5, [0] * 2], T=7)
+    [[1, 3], [2, 0]]
+    """
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free positions, row), sorted
+    sizes = [min(len(ids) - 1, T) for ids in documents]
+    for i in sorted(range(len(documents)), key=lambda i: -sizes[i]):
+        at = bisect_left(room, (sizes[i], 0))
+        free, row = room.pop(at) if at < len(room) else (T, len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(i)
+        insort(room, (free - sizes[i], row))
+    return rows
+
+
+def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) -> Batch:
+    """Several documents a row, behind each other; the mask is causal and keeps them apart.
+
+    >>> packed([[[5, 6, 7], [8, 9]]], T=4).mask.int().tolist()
+    [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]]
+    """
+    ids, targets = np.full((len(rows), T), pad_id), np.full((len(rows), T), IGNORED)
+    numbers = np.zeros((len(rows), T), dtype=int)  # 0 is padding, which sees only padding
+    for r, row in enumerate(rows):
+        start = 0
+        for number, document in enumerate(row, start=1):
+            n = min(len(document) - 1, T - start)
+            place = (r, slice(start, start + n))
+            ids[place], targets[place], numbers[place] = document[:n], document[1 : n + 1], number
+            start += n
+    block = torch.from_numpy(numbers)
+    mask = (block[:, :, None] == block[:, None, :]).tril()
+    return Batch(torch.from_numpy(ids), torch.from_numpy(targets), mask)
+
+
+def windows(ids: Tensor, starts: Tensor, T: int) -> Batch:
+    """Windows of T positions from one long sequence of ids (N,), at starts (B,), which reach N - T - 1 at most.
+
+    >>> windows(torch.arange(9), torch.tensor([0, 5]), T=3).targets.tolist()
+    [[1, 2, 3], [6, 7, 8]]
+    """
+    last = len(ids) - T - 1
+    if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) <= last:
+        raise ValueError(f"starts {starts.tolist()} do not lie in 0 ... {last}, the windows of {T} in {len(ids)} ids")
+    at = starts[:, None] + torch.arange(T, device=starts.device)
+    return Batch(ids[at], ids[at + 1])
+
+
+class Batches(ABC):
+    """An endless stream of batches: `batches[step]` is always the same batch, `next(batches)` goes on from `step`."""
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        self.batch_size, self.seed, self.step = batch_size, seed, 0
+
+    @abstractmethod
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step, whichever was asked for before."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self[self.step]
+        self.step += 1
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream stands."""
+        return {"seed": self.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> Self:
+        """Go on where another stream stood; raises ValueError when that one had another seed."""
+        if state["seed"] != self.seed:
+            raise ValueError(f"a stream of seed {state['seed']} cannot go on in one of seed {self.seed}")
+        self.step = state["step"]
+        return self
+
+
+class _Shuffled(Batches):
+    """Batches of things that are shuffled anew in every epoch; what does not fill a batch waits for the next epoch."""
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, sort: int) -> None:
+        super().__init__(batch_size, seed)
+        self.per_epoch = len(sizes) // batch_size
+        if not self.per_epoch:
+            raise ValueError(f"{len(sizes)} rows do not fill one batch of {batch_size}")
+        self._sizes, self._sort = np.asarray(sizes), sort
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def numbers(self, step: int) -> list[int]:
+        """The numbers of the things in the batch of a step."""
+        epoch, i = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, self._shuffle(epoch))
+        return self._order[1][i].tolist()
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        """An epoch's order (per_epoch, batch_size): within every `sort` batches the equally long stand together."""
+        chance = np.random.default_rng([self.seed, epoch])
+        order = chance.permutation(len(self._sizes))[: self.per_epoch * self.batch_size]
+        for start in range(0, len(order), self._sort * self.batch_size):
+            group = order[start : start + self._sort * self.batch_size]
+            group[:] = group[np.argsort(self._sizes[group], kind="stable")]
+        return chance.permutation(order.reshape(self.per_epoch, self.batch_size))
+
+
+class PaddedBatches(_Shuffled):
+    """One document a row, padded to the longest of its batch.
+
+    Among `sort` batches documents of like length come together, so that little is padding; 1 leaves chance alone.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        max_len: int | None = None,
+        pad_id: int = 0,
+        seed: int = 0,
+        sort: int = 16,
+    ) -> None:
+        super().__init__([len(ids) for ids in documents], batch_size, seed, sort)
+        self.documents, self.max_len, self.pad_id = documents, max_len, pad_id
+
+    def __getitem__(self, step: int) -> Batch:
+        return pad([self.documents[i] for i in self.numbers(step)], max_len=self.max_len, pad_id=self.pad_id)
+
+
+class PackedBatches(_Shuffled):
+    """Rows of T positions, filled with as many whole documents as fit, which do not see each other."""
+
+    def __init__(
+        self, documents: Sequence[Sequence[int]], T: int, batch_size: int, *, pad_id: int = 0, seed: int = 0
+    ) -> None:
+        self.rows = pack(documents, T)
+        super().__init__([T] * len(self.rows), batch_size, seed, sort=1)
+        self.documents, self.T, self.pad_id = documents, T, pad_id
+
+    def __getitem__(self, step: int) -> Batch:
+        rows = [[self.documents[i] for i in self.rows[row]] for row in self.numbers(step)]
+        return packed(rows, self.T, pad_id=self.pad_id)
+
+
+class WindowBatches(Batches):
+    """Windows of T positions at random places of one long sequence of ids (N,), never beyond its end."""
+
+    def __init__(self, ids: Tensor, T: int, batch_size: int, *, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+        if len(ids) <= T:
+            raise ValueError(f"{len(ids)} ids hold no window of {T} and its target")
+        self.ids, self.T = ids, T
+
+    def __getitem__(self, step: int) -> Batch:
+        starts = np.random.default_rng([self.seed, step]).integers(len(self.ids) - self.T, size=self.batch_size)
+        return windows(self.ids, torch.from_numpy(starts), self.T)

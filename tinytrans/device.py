@@ -1,0 +1,37 @@
+"""Device: what the machine has -> where to compute, in which precision, and with which chance."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def pick(device: torch.device | str | None = None) -> torch.device:
+    """The device asked for, or else the GPU where CUDA finds one, or else the CPU.
+
+    >>> pick("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def seed(n: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Seed all of torch's own chance (weights at birth, dropout), and hand back a generator of that seed for the rest.
+
+    >>> torch.rand(1, generator=seed(7)) == torch.rand(1, generator=seed(7))
+    tensor([True])
+    """
+    torch.manual_seed(n)
+    return torch.Generator(device).manual_seed(n)
+
+
+def autocast(device: torch.device | str) -> AbstractContextManager[object]:
+    """Within it, matrix products run in bfloat16 on a GPU; on a CPU nothing changes.
+
+    Few CPUs have bfloat16 arithmetic; on the others it is several times slower than float32.
+    """
+    device = torch.device(device)
+    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()

@@ -1,0 +1,33 @@
+"""Parts -> a model: each file one architecture, built from a config out of the parts in `tinytrans.nn`."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from tinytrans.config import Config
+from tinytrans.models.bert import BERT
+from tinytrans.models.encdec import EncoderDecoder
+from tinytrans.models.gpt import GPT
+from tinytrans.models.pretrained import Pretrained, read
+from tinytrans.models.vit import ViT
+
+__all__ = ["BERT", "GPT", "MODELS", "EncoderDecoder", "ViT", "build", "load_model"]
+
+MODELS: dict[str, type[Pretrained]] = {model.Config.model: model for model in (BERT, EncoderDecoder, GPT, ViT)}
+"""name, as in a config.json -> model."""
+
+
+def build(config: Config) -> Pretrained:
+    """A new model of whatever kind the config is for."""
+    return MODELS[config.model](config)
+
+
+def load_model(folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Pretrained:
+    """The model in a folder, whichever `save_pretrained` wrote; raises ValueError for one of an unknown name."""
+    values, weights = read(folder, device)
+    if (name := values.get("model")) not in MODELS:
+        raise ValueError(f"the model {name!r} in {str(folder)!r} is not one of {', '.join(MODELS)}")
+    model = MODELS[name]
+    return model.from_weights(model.Config.from_dict(values), weights)

@@ -1,0 +1,145 @@
+"""Saved models: a model and its tokenizer -> a folder with config.json, model.safetensors, tokenizer.json, and back.
+
+Plain JSON and safetensors: reading them runs no code, so a model from a stranger can be opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tinytrans.config import Config as AnyConfig
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+
+class Savable(Protocol):
+    """What a tokenizer must know: how to write itself into a file."""
+
+    def save(self, path: Path, /) -> object: ...
+
+
+class Pretrained(nn.Module):
+    """A model that is built from a config alone, knows its size, and can be saved and opened again."""
+
+    Config: ClassVar[type[AnyConfig]]
+    config: Any  # an instance of Config
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def tie(self) -> None:
+        """Make one parameter of those that the model's config lets share; here there are none."""
+
+    @property
+    def n_params(self) -> int:
+        """How many numbers training may change; a matrix that two parts share counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: Savable | None = None) -> None:
+        """Write config.json, model.safetensors and, if given, tokenizer.json into the folder: whole or not at all."""
+        save(self, self.config, folder, tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
+        """The model that `save_pretrained` wrote, ready to use (in eval mode); raises as `read` does."""
+        values, weights = read(folder, device)
+        return cls.from_weights(cls.Config.from_dict(values), weights)
+
+    @classmethod
+    def from_weights(cls, config: AnyConfig, weights: dict[str, Tensor]) -> Self:
+        """The model of this config with these weights, in eval mode; raises as `fill` does."""
+        with torch.device("meta"):  # no memory and no chance spent on weights that are about to be replaced
+            model = cls(config)
+        fill(model, weights)
+        model.tie()
+        return model.eval()
+
+
+def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], tokenizer: Savable | None = None) -> None:
+    """Write the folder's files, each whole or not at all; a failure leaves an older model there as it was.
+
+    Everything is first written aside, then renamed into place, config.json last.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
+        if tokenizer is not None:
+            tokenizer.save(Path(aside, TOKENIZER))
+        save_file({name: weight.contiguous() for name, weight in own_weights(model).items()}, Path(aside, WEIGHTS))
+        Path(aside, CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        for name in (TOKENIZER, WEIGHTS, CONFIG):
+            if (part := Path(aside, name)).exists():
+                to_disk(part)
+                os.replace(part, folder / name)
+
+
+def read(
+    folder: str | os.PathLike[str], device: torch.device | str = "cpu"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The folder's config as plain values, and its weights by name.
+
+    Raises FileNotFoundError where a file is missing, ValueError where one is damaged; both name the file.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not Path(folder, name).is_file():
+            raise FileNotFoundError(f"no saved model in {str(folder)!r}: it has no {name}")
+    return read_config(Path(folder, CONFIG)), read_weights(Path(folder, WEIGHTS), device)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values in a config.json; raises ValueError where it is not one JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{str(path)!r} holds a {type(values).__name__}, not a config")
+    return values
+
+
+def read_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors in a safetensors file by name; raises ValueError where the file is damaged or cut short."""
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put the weights into a model, which may have been built on the meta device; shared ones need only stand once.
+
+    Raises ValueError, naming the tensors, where names or shapes are not the model's own.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in own_weights(model).items()}
+    if missing := sorted(shapes.keys() - weights.keys()):
+        raise ValueError(f"the weights lack {', '.join(missing)}")
+    if foreign := sorted(weights.keys() - shapes.keys()):
+        raise ValueError(f"the weights hold {', '.join(foreign)}, which this model does not have")
+    for name, shape in shapes.items():
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(weights[name].shape)}, but the config asks for {shape}")
+    model.load_state_dict(weights, strict=False, assign=True)
+
+
+def own_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A model's tensors by name, one that is shared only under its first name."""
+    firsts: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        firsts.setdefault(id(tensor), (name, tensor.detach()))
+    return dict(firsts.values())
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file is on the disk, so that not even a power cut can rename an empty one into place."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

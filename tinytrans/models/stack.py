@@ -1,0 +1,112 @@
+"""Stacks: x (B, T, D) -> (B, T, D) through n blocks of one shape; and what all models need to build and feed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tinytrans.config import ModelConfig
+from tinytrans.nn.attention import Attention, KeysValues
+from tinytrans.nn.block import RESIDUALS, Block
+from tinytrans.nn.cache import KVCache
+from tinytrans.nn.feedforward import FEEDFORWARDS
+from tinytrans.nn.norms import NORMS
+from tinytrans.nn.positions import Rotation
+
+STD = 0.02  # of all weights at birth, GPT-2's and BERT's
+
+
+class Stack(nn.Module):
+    """An encoder, or with `causal` and `cross` a decoder: blocks, each reading what the one before has made of x.
+
+    Every block of a decoder reads the same memory, the encoder's last output, through cross-attention of its own. With
+    norms before the sublayers there is one more at the end; after them, there is none. A rotation turns self-attention.
+    Source: Vaswani et al. 2017, section 3.1, arXiv 1706.03762.
+    """
+
+    def __init__(self, config: ModelConfig, n_layers: int, *, causal: bool = False, cross: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(build_block(config, causal=causal, cross=cross) for _ in range(n_layers))
+        self.norm = last_norm(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | Sequence[KeysValues] | None = None,
+        *,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """x (B, T, D) -> (B, T, D), with memory (B, S, D), or its keys and values for each block (`remember`)."""
+        for i, block in enumerate(self.blocks):
+            own = memory if memory is None or isinstance(memory, Tensor) else memory[i]
+            layer = None if cache is None else cache[i]
+            x = block(x, own, mask=mask, memory_mask=memory_mask, rotation=rotation, cache=layer)
+        if cache is not None:
+            cache.advance(x.shape[1])
+        return self.norm(x)
+
+    def remember(self, memory: Tensor) -> list[KeysValues]:
+        """A memory's keys and values for each block: computed once, they serve every step of a generation."""
+        crosses = (block.cross for block in self.blocks)
+        return [cross.keys_values(memory) for cross in crosses if isinstance(cross, Attention)]
+
+
+def build_block(config: ModelConfig, *, causal: bool = False, cross: bool = False, window: int | None = None) -> Block:
+    """One layer as the config wants it; `causal` and `window` are for its self-attention, `cross` adds another."""
+
+    def attention(*, causal: bool = False, window: int | None = None) -> Attention:
+        return Attention(
+            config.d_model,
+            config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            bias=config.bias,
+            qk_norm=config.qk_norm,
+            dropout=config.dropout,
+            causal=causal,
+            window=window,
+        )
+
+    return Block(
+        attention(causal=causal, window=window),
+        FEEDFORWARDS[config.feedforward](config.d_model, config.feedforward_width, bias=config.bias),
+        lambda: build_norm(config),
+        cross=attention() if cross else None,
+        residual=RESIDUALS[config.residual],
+        dropout=config.dropout,
+    )
+
+
+def build_norm(config: ModelConfig) -> nn.Module:
+    """A norm as the config wants it."""
+    return NORMS[config.norm](config.d_model, eps=config.norm_eps, bias=config.bias)
+
+
+def last_norm(config: ModelConfig) -> nn.Module:
+    """What stands after the last block: a norm, unless each block ends on one."""
+    return build_norm(config) if config.residual == "pre" else nn.Identity()
+
+
+def init_weights(model: nn.Module, std: float = STD) -> None:
+    """Matrices and tables normal with this standard deviation, biases 0; gains of norms stay 1."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=std)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def check_ids(ids: Tensor, size: int, what: str = "vocabulary") -> None:
+    """Raise ValueError, naming what was given and what is allowed, for ids that no embedding of this size can read."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"ids are of dtype {ids.dtype}, not of torch.int64")
+    if ids.dim() != 2 or ids.numel() == 0:
+        raise ValueError(f"ids have shape {tuple(ids.shape)}, not (B, T) with at least one token")
+    if ids.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would have to wait for the answer
+        low, high = torch.aminmax(ids)
+        if low < 0 or high >= size:
+            raise ValueError(f"id {low if low < 0 else high} is outside the {what} of {size}")

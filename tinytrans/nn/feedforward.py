@@ -1,0 +1,136 @@
+"""Feed-forward: x (..., D) -> (..., D), each position thinking on its own through a wider layer of F numbers.
+
+Activations are functions first; `FeedForward` (two matrices) and `SwiGLU` (three, one of them a gate) own the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The Gaussian error linear unit: x times the chance that a standard normal number is below x.
+
+    gelu(x) = x/2 (1 + erf(x / sqrt(2))), exactly. Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
+
+    >>> gelu(torch.tensor([-100.0, 0.0, 100.0]))
+    tensor([ -0.,   0., 100.])
+    """
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The approximation of `gelu` that GPT-2 was trained with; it differs by less than 0.0005.
+
+    x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Source: Hendrycks and Gimpel 2016, section 2, arXiv 1606.08415.
+
+    >>> gelu_tanh(torch.tensor([-100.0, 0.0, 100.0]))
+    tensor([ -0.,   0., 100.])
+    """
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def relu2(x: Tensor) -> Tensor:
+    """The square of the positive part: max(x, 0)^2. Source: So et al. 2021 (Primer), arXiv 2109.08668.
+
+    >>> relu2(torch.tensor([-3.0, 3.0]))
+    tensor([0., 9.])
+    """
+    return F.relu(x).square()
+
+
+def silu(x: Tensor) -> Tensor:
+    """x times its sigmoid, x / (1 + e^-x); also called Swish. Source: Ramachandran et al. 2017, arXiv 1710.05941.
+
+    >>> silu(torch.tensor([-100.0, 0.0, 100.0]))
+    tensor([ -0.,   0., 100.])
+    """
+    return x * torch.sigmoid(x)
+
+
+def feed_forward(x: Tensor, w_up: Tensor, w_down: Tensor, activation: Callable[[Tensor], Tensor] = gelu) -> Tensor:
+    """Widen, bend, narrow: activation(x W_up) W_down, with x (..., D), w_up (D, F), w_down (F, D) -> (..., D).
+
+    Source: Vaswani et al. 2017, section 3.3 (there with ReLU), arXiv 1706.03762.
+
+    >>> feed_forward(torch.tensor([2.0]), torch.ones(1, 3), torch.ones(3, 1), relu2)
+    tensor([12.])
+    """
+    return activation(x @ w_up) @ w_down
+
+
+def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    """A gated feed-forward layer: (silu(x W_gate) * x W_up) W_down, the gate deciding how much of each number passes.
+
+    x (..., D), w_gate and w_up (D, F), w_down (F, D) -> (..., D). Three matrices of F = 8/3 D have as many parameters
+    as two of F = 4 D.
+    Source: Shazeer 2020, equation 6, arXiv 2002.05202.
+
+    >>> swiglu(torch.tensor([100.0]), torch.ones(1, 1), torch.full((1, 1), 0.5), torch.ones(1, 1))
+    tensor([5000.])
+    """
+    return (silu(x @ w_gate) * (x @ w_up)) @ w_down
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,  # the fused kernels of the functions above
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": relu2,
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """`feed_forward` with its weights: x (..., D) -> (..., D); dropout acts on the F hidden numbers.
+
+    Raises ValueError for an activation that is not in ACTIVATIONS.
+
+    >>> FeedForward(d_model=6, d_ff=24)(torch.zeros(5, 6)).shape
+    torch.Size([5, 6])
+    """
+
+    def __init__(
+        self, d_model: int, d_ff: int, activation: str = "gelu", *, bias: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        self.activation, self.dropout = activation, dropout
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = ACTIVATIONS[self.activation](self.up(x))
+        return self.down(F.dropout(hidden, self.dropout, self.training))
+
+
+class SwiGLU(nn.Module):
+    """`swiglu` with its weights: x (..., D) -> (..., D); one matrix `up` holds W_gate above W_up.
+
+    >>> SwiGLU(d_model=6, d_ff=16)(torch.zeros(5, 6)).shape
+    torch.Size([5, 6])
+    """
+
+    def __init__(self, d_model: int, d_ff: int, *, bias: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.up = nn.Linear(d_model, 2 * d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.up(x).chunk(2, dim=-1)
+        return self.down(F.dropout(F.silu(gate) * up, self.dropout, self.training))
+
+
+FEEDFORWARDS: dict[str, Callable[..., nn.Module]] = {
+    **{name: partial(FeedForward, activation=name) for name in ACTIVATIONS},
+    "swiglu": SwiGLU,
+}
+"""name -> builder (d_model, d_ff, *, bias, dropout) -> module."""

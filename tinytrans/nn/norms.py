@@ -1,0 +1,122 @@
+"""Normalisation: x (..., D) -> (..., D), each vector brought to one scale, then stretched by learned gains.
+
+The readable functions come first, the way the papers write them; the modules give the same numbers from fused kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Each vector gets mean 0 and variance 1, then a gain and a shift for each of its D numbers.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the last axis; var divides by D, not D - 1.
+    x (..., D), weight and bias (D,) -> (..., D). Source: Ba et al. 2016, arXiv 1607.06450.
+
+    >>> layer_norm(torch.tensor([1.0, 3.0]), eps=0.0)
+    tensor([-1.,  1.])
+    """
+    mean = x.mean(dim=-1, keepdim=True)
+    var = (x - mean).square().mean(dim=-1, keepdim=True)
+    y = (x - mean) / torch.sqrt(var + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Each vector gets a mean square of 1, then a gain for each of its D numbers; no mean is taken off.
+
+    y = x / sqrt(mean(x^2) + eps) * weight, the mean over the last axis: x (..., D), weight (D,) -> (..., D).
+    Source: Zhang and Sennrich 2019, arXiv 1910.07467.
+
+    >>> rms_norm(torch.tensor([3.0, 3.0]), eps=0.0)
+    tensor([1., 1.])
+    """
+    y = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+    return y if weight is None else y * weight
+
+
+class FusedRMSNorm(torch.autograd.Function):
+    """`rms_norm` with its gradient written out: on a CPU, torch differentiates its own step by step, at twice the time.
+
+    With g = dL/dy * weight and r = 1 / sqrt(mean(x^2) + eps): dL/dx = r (g - x r mean(g x r)). The backward kernel of
+    layer normalisation, told that the mean is 0, computes r (g - mean(g) - x r mean(g x r)); we add r mean(g) again.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = (norm.square_() / x.shape[-1]).add_(eps).rsqrt_()
+        return (x * scale).mul_(weight), scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
+        x, weight, _ = inputs
+        _, scale = output
+        ctx.mark_non_differentiable(scale)
+        ctx.save_for_backward(x, weight, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, weight, scale = ctx.saved_tensors
+        D, wanted = x.shape[-1], [True, ctx.needs_input_grad[1], False]
+        grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, [D], torch.zeros_like(scale), scale, weight, None, wanted
+        )
+        return grad_x.addcmul_(scale, (grad @ weight).unsqueeze(-1), value=1 / D), grad_weight, None
+
+
+def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """`rms_norm` by the fastest way there is: the same numbers and gradients (first order on a CPU).
+
+    A GPU has a fused kernel for both directions, and a CPU one for the forward direction.
+    """
+    if x.device.type == "cpu" and x.dtype == weight.dtype and torch.is_grad_enabled() and x.requires_grad:
+        y, _ = FusedRMSNorm.apply(x, weight, eps)
+        return y
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+class LayerNorm(nn.Module):
+    """`layer_norm` with its gains, and with shifts unless bias=False: x (..., D) -> (..., D)."""
+
+    def __init__(self, d_model: int, *, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}, bias={self.bias is not None}"
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with its gains, and with shifts if bias=True: x (..., D) -> (..., D)."""
+
+    def __init__(self, d_model: int, *, eps: float = 1e-5, bias: bool = False) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = fused_rms_norm(x, self.weight, self.eps)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}, bias={self.bias is not None}"
+
+
+NORMS: dict[str, Callable[..., nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}
+"""name -> builder (d_model, *, eps, bias) -> module."""

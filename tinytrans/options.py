@@ -1,0 +1,76 @@
+"""Options: the words of a command line -> their values, and the help that explains them.
+
+Nothing here needs torch, so that `--help` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tinytrans.config import PRESETS, GPTConfig
+from tinytrans.data import TEXTS
+
+DEFAULTS = {"data": "tales", "preset": "tales", "steps": 800, "batch": 12, "seed": 0}
+DESCRIPTION = "Train a small transformer on this machine and let it speak."
+EXAMPLES = """examples:
+  tinytrans train --out runs/tales                     a story-teller, in about two minutes on two CPU cores
+  tinytrans train --out runs/tales --resume            go on after Ctrl-C or a crash, as if nothing had been
+  tinytrans train --out runs/mine --data notes.txt     your own text
+  tinytrans sample --model runs/tales --prompt "Once"  a story
+  tinytrans params gpt2                                124,439,808, and where they are
+  tinytrans tokenize show --tokenizer runs/tales "A rabbit."
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands, with their help."""
+    plain = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("tinytrans", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain)
+    commands = top.add_subparsers(dest="command", required=True, metavar="train | sample | params | tokenize")
+    sources = f"{', '.join(sorted(TEXTS))} or a text file (default: tales)"
+    shapes = [name for name, config in PRESETS.items() if isinstance(config, GPTConfig)]
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+
+    add = commands.add_parser("train", parents=[place], help="pretrain a model on stories or other texts").add_argument
+    add("--out", required=True, metavar="FOLDER", help="where model, tokenizer, checkpoint and log go")
+    add("--data", help=sources)
+    add("--preset", choices=shapes, help="the model's shape (default: tales)")
+    add("--steps", type=positive, help=f"how long to train (default: {DEFAULTS['steps']})")
+    add("--batch", type=positive, help=f"texts a step (default: {DEFAULTS['batch']})")
+    add("--seed", type=int, help="the chance of weights and batches (default: 0)")
+    add("--resume", action="store_true", help="go on with the run in the folder, with its own settings")
+
+    add = commands.add_parser("sample", parents=[place], help="let a trained model go on from a prompt").add_argument
+    add("--model", required=True, metavar="FOLDER", help="what `train` left behind")
+    add("--prompt", default="Once", help='may be an instruction, "<|user|>...<|assistant|>" (default: Once)')
+    add("--tokens", type=positive, default=200, help="how many at most (default: 200)")
+    add("--temperature", type=float, default=0.7, help="0 takes the likeliest, 1 draws as learnt (default: 0.7)")
+    add("--top-k", type=positive, help="only the k likeliest tokens")
+    add("--top-p", type=float, help="only the likeliest tokens that together have the probability p")
+    add("--seed", type=int, help="the same seed gives the same text")
+
+    add = commands.add_parser("params", help="count a model's parameters, part by part").add_argument
+    add("preset", choices=PRESETS)
+    add("--json", action="store_true", help='{"total": n, ...}')
+
+    actions = commands.add_parser("tokenize", help="learn a tokenizer, or see what it makes of a text").add_subparsers(
+        dest="action", required=True, metavar="train | encode | show"
+    )
+    add = actions.add_parser("train", help="learn a byte-level BPE tokenizer from data").add_argument
+    add("--data", default="tales", help=sources)
+    add("--vocab-size", type=positive, default=2048, help="256 bytes, special tokens, the rest merges (default: 2048)")
+    add("--out", required=True, metavar="FILE", help="a tokenizer.json")
+    for name, purpose in (("encode", "print the ids of a text"), ("show", "print a text's tokens, each in quotes")):
+        add = actions.add_parser(name, help=purpose).add_argument
+        add("text", nargs="?", help="left out: standard input")
+        add("--tokenizer", required=True, metavar="PATH", help="a tokenizer.json or its folder")
+    return top
+
+
+def positive(text: str) -> int:
+    """A positive integer, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number

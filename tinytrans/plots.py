@@ -1,0 +1,187 @@
+"""Plots: numbers -> a Picture that carries a description of itself, for those who cannot see it (extra `viz`).
+
+Colours are viridis for heat and Okabe and Ito's for lines, safe for colour-blind readers; lines also differ in dash and
+marker.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
+DASHES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
+MOST_ROWS = 12  # of a heat map that its description goes through one by one
+Line = tuple[Sequence[float], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and its description, which stands in for it wherever it cannot be seen."""
+
+    figure: Figure
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as a PNG file's bytes."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Description": self.alt})
+        return buffer.getvalue()
+
+    def save(self, path: str | Path) -> None:
+        """Write the figure to a PNG file."""
+        Path(path).write_bytes(self.png())
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """What a notebook shows: the picture with its alt text, or the text alone."""
+        png = base64.b64encode(self.png()).decode()
+        image = f'<img alt="{html.escape(self.alt)}" src="data:image/png;base64,{png}">'
+        return {"text/html": image, "image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def heat_map(
+    matrix: Tensor,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    row_label: str = "query",
+    column_label: str = "key",
+) -> Picture:
+    """A matrix (T, S) as colours, its numbers written in where there is room; rows run down, columns across."""
+    return heat_maps({title: matrix}, rows, columns, row_label=row_label, column_label=column_label)
+
+
+def heat_maps(
+    matrices: Mapping[str, Tensor],
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    row_label: str = "query",
+    column_label: str = "key",
+) -> Picture:
+    """Title -> matrix (T, S), side by side, with the same scale of colours for all."""
+    numbers = {title: matrix.detach().float().cpu() for title, matrix in matrices.items()}
+    T, S = next(iter(numbers.values())).shape
+    low, high = limits(numbers.values())
+    width = max(2.6, 0.34 * S + 1)
+    figure = Figure(figsize=(width * len(numbers) + 0.6, max(2.2, 0.34 * T + 1)), layout="constrained")
+    axes = figure.subplots(1, len(numbers), squeeze=False)[0]
+    for axis, (title, matrix) in zip(axes, numbers.items(), strict=True):
+        image = axis.imshow(matrix.numpy(), cmap="viridis", vmin=low, vmax=high)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(column_label)
+        label_axis(axis.xaxis, columns, S, rotation=90)
+        label_axis(axis.yaxis, rows, T)
+        if T * S <= 100:
+            write_numbers(axis, matrix, (low + high) / 2)
+    axes[0].set_ylabel(row_label)
+    if high - low not in (0.0, 1.0) or T * S > 100:
+        figure.colorbar(image, ax=list(axes), shrink=0.8)
+    told = " ".join(describe_matrix(t, m, rows, columns, row_label, column_label) for t, m in numbers.items())
+    return Picture(figure, told)
+
+
+def curves(
+    lines: Mapping[str, Line],
+    *,
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Picture:
+    """Name -> (xs, ys) as lines in one frame; each has its own colour, dash and marker."""
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    styles = zip(cycle(COLOURS), cycle(DASHES), cycle(MARKERS), strict=False)  # without end
+    for (name, (xs, ys)), (colour, dash, marker) in zip(lines.items(), styles, strict=False):
+        axis.plot(xs, ys, dash, color=colour, marker=marker if len(xs) <= 20 else None, markersize=4, label=name)
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    axis.title.set_fontsize(10)
+    if log_x:
+        axis.set_xscale("log", base=2)
+    if log_y:
+        axis.set_yscale("log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    told = " ".join(describe_line(name, xs, ys) for name, (xs, ys) in lines.items())
+    return Picture(figure, f"Lines, {title or y_label}: {y_label} over {x_label}. {told}")
+
+
+def limits(matrices: Iterable[Tensor]) -> tuple[float, float]:
+    """The least and the greatest finite number of some matrices, and never twice the same."""
+    finite = torch.cat([m[m.isfinite()] for m in matrices])
+    low, high = float(finite.min()), float(finite.max())
+    return (min(low, 0.0), 1.0) if low >= 0.0 and high <= 1.0 else (low, high if high > low else low + 1)
+
+
+def label_axis(axis: Any, names: Sequence[str] | None, n: int, rotation: int = 0) -> None:
+    """Words along an axis, or a number now and then."""
+    if names is not None and n <= 40:
+        axis.set_ticks(range(n), labels=list(names), rotation=rotation, fontsize=8)
+    else:
+        axis.set_ticks(range(0, n, max(1, n // 8)))
+
+
+def write_numbers(axis: Axes, matrix: Tensor, middle: float) -> None:
+    """Every number in its cell, black where it is bright and white where it is dark."""
+    for t, row in enumerate(matrix.tolist()):
+        for s, number in enumerate(row):
+            text = short(number)
+            axis.text(s, t, text, ha="center", va="center", fontsize=7, color="black" if number > middle else "white")
+
+
+def short(number: float) -> str:
+    """A number in few characters.
+
+    >>> short(0.25), short(1.0), short(float("-inf"))
+    ('.25', '1', '-∞')
+    """
+    if math.isinf(number):
+        return "-∞" if number < 0 else "∞"
+    return f"{number:.2f}".replace("0.", ".", 1).removesuffix("0").removesuffix("0").removesuffix(".") or "0"
+
+
+def describe_matrix(
+    title: str,
+    matrix: Tensor,
+    rows: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    row_label: str,
+    column_label: str,
+) -> str:
+    """A heat map in words: its size, and for each row the greatest number, or in a mask the columns that are 1."""
+    T, S = matrix.shape
+    head = f"Heat map{f', {title}' if title else ''}: {T} rows ({row_label}) by {S} columns ({column_label})."
+    shown = range(T) if T <= MOST_ROWS else range(0, T, -(-T // MOST_ROWS))
+    names = columns or [str(s) for s in range(S)]
+    mask = bool(((matrix == 0) | (matrix == 1)).all())
+    parts = []
+    for t in shown:
+        s = int(matrix[t].argmax())
+        ones = ", ".join(names[i] for i in matrix[t].nonzero().flatten().tolist())
+        told = f"1 at {ones or 'none'}" if mask else f"most at {names[s]} ({float(matrix[t, s]):.2f})"
+        parts.append(f"{rows[t] if rows else t}: {told}")
+    return f"{head} {'; '.join(parts)}."
+
+
+def describe_line(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
+    """A line in words: where it starts and ends, its lowest and its highest point."""
+    low, high = min(range(len(ys)), key=lambda i: ys[i]), max(range(len(ys)), key=lambda i: ys[i])
+    return (
+        f"{name}: from {ys[0]:.3g} at {xs[0]:.3g} to {ys[-1]:.3g} at {xs[-1]:.3g}, "
+        f"lowest {ys[low]:.3g} at {xs[low]:.3g}, highest {ys[high]:.3g} at {xs[high]:.3g}."
+    )

@@ -1,0 +1,156 @@
+"""Generation: a model and ids (B, T) -> the ids with what the model says next (B, T + n).
+
+`sample` draws one token from logits, `stream` goes on step by step, `generate` collects the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tinytrans.nn.cache import KVCache
+from tinytrans.sampling import filters
+
+
+class LanguageModel(Protocol):
+    """What generation asks of a model: logits for ids with or without a cache, and `config.max_len`."""
+
+    @property
+    def config(self) -> Any: ...
+    def __call__(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor: ...
+    def new_cache(self, batch: int, max_len: int | None = None) -> KVCache: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+def sample(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw one id a row from logits (B, V) -> (B,): temperature first, then the filters, then chance.
+
+    temperature = 0 is greedy: the most probable token, without chance.
+
+    >>> sample(torch.tensor([[1.0, 3.0, 2.0]]), temperature=0.0)
+    tensor([1])
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = filters.temperature(logits, temperature)
+    if top_k is not None:
+        logits = filters.top_k(logits, top_k)
+    if top_p is not None:
+        logits = filters.top_p(logits, top_p)
+    if min_p is not None:
+        logits = filters.min_p(logits, min_p)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+def stream(
+    model: LanguageModel,
+    ids: Tensor,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: int | Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+) -> Iterator[Tensor]:
+    """The next id of each row (B,), step by step, until max_new_tokens or until every row has met a stop id.
+
+    A row that has stopped repeats its stop id. The cache changes the time, not the ids. What the model reads is never
+    longer than its max_len: see `forget`. It reads in eval mode; between two steps every module is in its old mode.
+    """
+    B, T = ids.shape
+    max_len = model.config.max_len
+    cache = model.new_cache(B, min(T + max_new_tokens, max_len)) if use_cache else None
+    stops = None if stop is None else torch.as_tensor(stop, device=ids.device).reshape(-1)
+    finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
+    start = 0
+    for _ in range(max_new_tokens):
+        if (kept := forget(start, ids.shape[1], max_len)) > start:
+            start = kept
+            if cache is not None:
+                cache.reset()  # what stays moves to new positions
+        logits = next_logits(model, ids[:, start:], cache)
+        new = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
+        new = torch.where(finished, ids[:, -1], new)
+        yield new
+        if stops is not None:
+            finished = finished | torch.isin(new, stops)
+            if finished.all():
+                return
+        ids = torch.cat((ids, new[:, None]), dim=1)
+
+
+def generate(
+    model: LanguageModel,
+    ids: Tensor,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: int | Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+) -> Tensor:
+    """Prompts (B, T) and what the model says next, (B, T + n), n <= max_new_tokens: all steps of `stream`, joined."""
+    steps = stream(
+        model,
+        ids,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop=stop,
+        generator=generator,
+        use_cache=use_cache,
+    )
+    return torch.cat((ids, *(new[:, None] for new in steps)), dim=1)
+
+
+def forget(start: int, stop: int, max_len: int) -> int:
+    """Where tokens start ... stop - 1 must begin to fit max_len: at start, or so late that only max_len // 2 are kept.
+
+    Dropping half at once, and not one token at every step, lets the cache serve for the next max_len // 2 steps.
+
+    >>> forget(0, 8, max_len=8), forget(0, 9, max_len=8)
+    (0, 5)
+    """
+    return start if stop - start <= max_len else stop - max(max_len // 2, 1)
+
+
+@torch.inference_mode()
+def next_logits(model: LanguageModel, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    """Logits (B, V) of the token after ids (B, T), in eval mode; ids that the cache holds are not read again."""
+    with evaluating(model):
+        if cache is not None:
+            ids = ids[:, cache.length :]
+        return model(ids, cache=cache)[:, -1]
+
+
+@contextmanager
+def evaluating(model: LanguageModel) -> Iterator[None]:
+    """Within it the model is in eval mode; after it every module is again in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

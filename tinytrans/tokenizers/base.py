@@ -1,0 +1,97 @@
+"""The common interface: text -> ids -> text, kept in a Hugging Face `tokenizer.json`.
+
+Every tokenizer here has a twin that the Rust package `tokenizers` runs, `tokenizer.fast`, with equal ids.
+A class for one algorithm adds the readable path; this one opens a file of any.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+
+from tinytrans.files import write_whole
+
+FILE = "tokenizer.json"
+
+
+def tokenizer_file(path: str | os.PathLike[str]) -> Path:
+    """The file that a path means: itself, or the `tokenizer.json` in the folder that it names."""
+    path = Path(path)
+    return path / FILE if path.is_dir() else path
+
+
+class Tokenizer:
+    """A tokenizer run by Rust; `Tokenizer.load(path)` opens any `tokenizer.json`."""
+
+    def __init__(self, fast: tokenizers.Tokenizer) -> None:
+        self.fast = fast
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, special tokens included."""
+        return self.fast.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens, name -> id, in the order of their ids."""
+        added = self.fast.get_added_tokens_decoder()
+        return {token.content: i for i, token in sorted(added.items()) if token.special}
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab_size={self.vocab_size}, special_tokens={list(self.special_tokens)})"
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of a text; with `special=False` the name of a special token in it is plain text.
+
+        Text from strangers belongs into the second form: there nobody can type an `<|end|>`.
+        """
+        return self.encode_batch([text], special=special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """The ids of each text, by Rust, on all processors."""
+        self.fast.encode_special_tokens = not special
+        try:
+            return [encoding.ids for encoding in self.fast.encode_batch_fast(texts, add_special_tokens=False)]
+        finally:
+            self.fast.encode_special_tokens = False
+
+    def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
+        """The text of ids; with `special=False` the special tokens are left out."""
+        return self.fast.decode(list(ids), skip_special_tokens=not special)
+
+    def token_to_id(self, token: str) -> int:
+        """The id of a token as it is written in the file; raises KeyError when there is none."""
+        i = self.fast.token_to_id(token)
+        if i is None:
+            raise KeyError(f"no token {token!r} among {self.vocab_size}")
+        return i
+
+    def id_to_token(self, i: int) -> str:
+        """The token of an id as it is written in the file; raises IndexError when there is none."""
+        token = self.fast.id_to_token(i) if i >= 0 else None
+        if token is None:
+            raise IndexError(f"no token has the id {i}; there are {self.vocab_size}")
+        return token
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the tokenizer whole into a file, or into `tokenizer.json` in an existing folder; returns the file."""
+        file = tokenizer_file(path)
+        write_whole(file, self.fast.to_str(pretty=True))
+        return file
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a file, or the `tokenizer.json` in a folder."""
+        return cls.from_fast(tokenizers.Tokenizer.from_str(tokenizer_file(path).read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_fast(cls, fast: tokenizers.Tokenizer) -> Self:
+        """The tokenizer with this twin; a subclass raises ValueError when the twin is of another algorithm."""
+        return cls(fast)

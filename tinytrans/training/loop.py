@@ -1,0 +1,248 @@
+"""The one training loop: a model, batches and a loss -> a trained model and its History.
+
+A phase brings its loss and its batches; gradients, schedule, evaluation, checkpoints and the log are here, once.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tinytrans.device import autocast
+from tinytrans.training import checkpoint as checkpoints
+from tinytrans.training.feed import Batches, draw, to_device
+from tinytrans.training.journal import History, Record, append_record
+
+Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Tensor | int]]
+READ_EVERY = 10  # steps between two looks at the losses: on a GPU each look waits for the device
+
+
+class Stepper(Protocol):
+    """What the loop asks of an optimiser; torch's have it, and so have `Optimizers`."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def step(self) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    *,
+    steps: int,
+    optimizer: Stepper,
+    schedule: Callable[[int], float] | None = None,
+    clip: float | None = 1.0,
+    accumulate: int = 1,
+    evaluate: Callable[[nn.Module], Record] | None = None,
+    every: int = 100,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    log: str | Path | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool = True,
+) -> History:
+    """The model is trained in place until `steps` steps are done, those before a resume included; -> what happened.
+
+    batches     a function or a list of the batch's number, or an iterable: see `tinytrans.training.feed.draw`.
+    loss        (model, batch) -> a mean; or -> (sum, count): then the `accumulate` batches of a step weigh by count,
+                as one large batch would.
+    schedule    step -> factor of the optimiser's learning rates, which are themselves again afterwards.
+    clip        the largest norm of all gradients together (Pascanu et al. 2013, arXiv 1211.5063), or None.
+    evaluate    model -> numbers for the record, in eval mode without gradients, every `every` steps and at the end.
+    checkpoint  a file written every `every` steps, at the end and at Ctrl-C; with `resume` the run goes on from it.
+    log         a JSONL file that gets each record (`tinytrans.training.journal.History`).
+    device      where the model goes first, or None. Batches follow the model; CUDA computes under bfloat16 autocast.
+    generator   the loss's own source of chance, if it has one; the checkpoint keeps it beside the global ones.
+
+    Ctrl-C ends the run after the step in progress (`History.interrupted`), a second one at once. Raises
+    FloatingPointError at a loss that is not finite, FileExistsError at a checkpoint without `resume`.
+    """
+    if min(accumulate, every) < 1:
+        raise ValueError(f"accumulate and every count from 1, not {accumulate} and {every}")
+    if device is not None:
+        model.to(device)
+    history, rates = _begin(model, optimizer, checkpoint, resume, generator)
+    stream = draw(batches, history.steps * accumulate)
+    pending: list[tuple[Tensor, Tensor]] = []
+    model.train()
+    with _interrupt() as asked, _Display(history, steps, progress) as display:
+        try:
+            for step in range(history.steps, steps):
+                _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
+                pending.append(gradient(model, islice(stream, accumulate), loss))
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                history.interrupted = asked() and step + 1 < steps
+                due = (step + 1) % every == 0 or step + 1 == steps or history.interrupted
+                if due or len(pending) == READ_EVERY:
+                    history.read(pending)
+                lr = float(optimizer.param_groups[0]["lr"])
+                display.update(lr)
+                if due:
+                    record = display.record(lr)
+                    if evaluate is not None and not history.interrupted:
+                        with evaluating(model):
+                            record |= evaluate(model)
+                    history.records.append(record)
+                    if log is not None:
+                        append_record(log, record)
+                    if checkpoint is not None:
+                        _save(checkpoint, model, optimizer, history, rates, generator)
+                if history.interrupted:
+                    break
+        finally:
+            _set_rates(optimizer, rates, 1.0)
+    return history
+
+
+def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss) -> tuple[Tensor, Tensor]:
+    """Every `.grad` becomes that of the mean loss over all batches taken as one: -> (mean loss, count), shapes ().
+
+    The sums are differentiated one after the other and divided by the common count at the end: divided each by its
+    own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch.
+    """
+    model.zero_grad(set_to_none=True)
+    device = next(model.parameters()).device
+    total = torch.zeros((), device=device)
+    count = torch.zeros((), device=device)
+    for batch in batches:
+        with autocast(device):
+            value = loss(model, to_device(batch, device))
+        part, number = value if isinstance(value, tuple) else (value, 1)
+        part.backward()
+        total = total + part.detach()
+        count = count + number
+    count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
+    for weight in model.parameters():
+        if weight.grad is not None:
+            weight.grad.div_(count)
+    return total / count, count
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, the model is in eval mode and records no gradients; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _Display:
+    """The bar, and the record of what came since the last one."""
+
+    def __init__(self, history: History, steps: int, progress: bool) -> None:
+        self.history = history
+        self.bar = tqdm(total=max(steps, history.steps), initial=history.steps, disable=not progress, mininterval=0.5)
+        self.began = time.perf_counter()
+        self.seconds_before, self.tokens_before = history.seconds, history.seen
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, lr: float) -> None:
+        """One step more on the bar, with the figures that are known by now."""
+        self.bar.update()
+        seconds = time.perf_counter() - self.began
+        if self.history.steps and self.bar.n == self.history.steps:
+            speed = (self.history.seen - self.tokens_before) / seconds
+            self.bar.set_postfix_str(
+                f"loss {self.history.mean(READ_EVERY):.3f}, {speed:,.0f} tokens/s, lr {lr:.2g}", refresh=False
+            )
+
+    def record(self, lr: float) -> Record:
+        """The steps since the last record in five numbers; tokens and seconds are those of the whole run."""
+        history = self.history
+        since = history.steps - (int(history.records[-1]["step"]) if history.records else 0)
+        seconds = self.seconds_before + time.perf_counter() - self.began
+        return {
+            "step": history.steps,
+            "loss": history.mean(since),
+            "lr": lr,
+            "tokens": history.seen,
+            "seconds": round(seconds, 3),
+        }
+
+
+def _begin(
+    model: nn.Module, optimizer: Stepper, checkpoint: str | Path | None, resume: bool, generator: torch.Generator | None
+) -> tuple[History, list[float]]:
+    """A run's history and learning rates: empty and the optimiser's own, or all as in the checkpoint."""
+    if checkpoint is None or not Path(checkpoint).exists():
+        return History(), [float(group["lr"]) for group in optimizer.param_groups]
+    if not resume:
+        raise FileExistsError(
+            f"{checkpoint} holds a run already: resume=True goes on with it, another name begins anew"
+        )
+    state = checkpoints.load(checkpoint)
+    checkpoints.load_weights(model, state["model"], checkpoint)
+    optimizer.load_state_dict(state["optimizer"])
+    checkpoints.restore_chance(state["chance"])
+    if generator is not None:
+        generator.set_state(state["generator"])
+    return History.restore(state["history"]), state["rates"]
+
+
+def _save(
+    path: str | Path,
+    model: nn.Module,
+    optimizer: Stepper,
+    history: History,
+    rates: list[float],
+    generator: torch.Generator | None,
+) -> None:
+    state: dict[str, Any] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": history.state(),
+    }
+    chance = {"chance": checkpoints.chance(), "generator": None if generator is None else generator.get_state()}
+    checkpoints.save(path, state | chance | {"rates": rates})
+
+
+def _set_rates(optimizer: Stepper, rates: list[float], factor: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+
+
+@contextmanager
+def _interrupt() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C waits to be asked for between two steps, when weights and optimiser agree; a second breaks in."""
+    presses: list[int] = []
+
+    def press(number: int, _frame: object) -> None:
+        presses.append(number)
+        if len(presses) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(presses)
+    finally:
+        signal.signal(signal.SIGINT, before)

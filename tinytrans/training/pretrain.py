@@ -1,0 +1,129 @@
+"""Pretraining: ids -> the loss of predicting each next token, and a base model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinytrans.device import autocast
+from tinytrans.training.feed import Batches, to_device
+from tinytrans.training.journal import History, Record
+from tinytrans.training.loop import evaluating, fit
+from tinytrans.training.optim import muon, wsd
+
+IGNORED = -100  # a target that no position has to predict: padding, a prompt; torch's own default
+Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]  # ids, targets, mask
+
+
+def shift(ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Every position is asked for the token after it: ids (B, T + 1) -> inputs (B, T), targets (B, T).
+
+    With lengths (B,), how many ids of each row are real, targets past the end are -100. The padding's id could not
+    tell: where it is also the end token, the end must stay a target.
+
+    >>> shift(torch.tensor([[5, 6, 7, 0]]), torch.tensor([3]))
+    (tensor([[5, 6, 7]]), tensor([[   6,    7, -100]]))
+    """
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    if lengths is not None:
+        positions = torch.arange(1, ids.shape[1], device=ids.device)
+        targets = targets.masked_fill(positions >= lengths[:, None], IGNORED)
+    return inputs, targets
+
+
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """How surprised the model is: logits (B, T, V), targets (B, T) -> the mean of -log p(target) in nats, shape ().
+
+    Targets of -100 do not count. A model that knows nothing scores ln V; without any target the loss is 0.
+    Raises ValueError where the shapes disagree.
+
+    >>> round(next_token_loss(torch.zeros(1, 2, 10), torch.tensor([[3, -100]])).item(), 4)  # ln 10
+    2.3026
+    """
+    total, count = next_token_sum(logits, targets)
+    return total / count.clamp(min=1)
+
+
+def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The same surprise as a sum, and the number of targets in it, by which batches of unequal size weigh."""
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
+        )
+    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total, (targets != IGNORED).sum()
+
+
+def language_model_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What `fit` differentiates in pretraining: (ids, targets), or with a mask behind -> (sum, number) of targets."""
+    ids, targets, *mask = batch
+    masked = {"mask": mask[0]} if mask and mask[0] is not None else {}
+    return next_token_sum(model(ids, **masked), targets)
+
+
+def perplexity(loss: float) -> float:
+    """Among how many equally likely tokens the model is torn: a mean loss in nats -> exp(loss), at best 1, untrained V.
+
+    >>> round(perplexity(math.log(50)), 6)
+    50.0
+    """
+    return math.exp(loss) if loss < 700 else math.inf  # exp(710) is past the largest float
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] = language_model_loss,
+) -> Record:
+    """A fixed set of batches -> {"validation": mean loss, "perplexity": its exp}, each token weighing the same.
+
+    In eval mode and without gradients; the model is left in the mode it was in.
+    Raises ValueError where the batches hold no target.
+    """
+    device = next(model.parameters()).device
+    totals, counts = [], []
+    with evaluating(model), autocast(device):
+        for batch in batches:
+            total, count = loss(model, to_device(batch, device))
+            totals.append(total.double())
+            counts.append(count)
+    number = int(sum(counts))
+    if number == 0:
+        raise ValueError(f"{len(counts)} batches hold no target to evaluate on")
+    mean = float(sum(totals)) / number
+    return {"validation": mean, "perplexity": perplexity(mean)}
+
+
+def pretrain(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    steps: int,
+    validation: Iterable[Batch] | None = None,
+    lr: float = 0.03,
+    adamw_lr: float = 6e-3,
+    warmup: int = 15,
+    stable: float = 0.4,
+    **options: Any,
+) -> History:
+    """`fit` with the recipe that makes a small model fluent soon: Muon beside AdamW, a short warm-up, a long fall.
+
+    `stable` is the share of the steps before the fall; other options are those of `fit`. The rates suit a model whose
+    queries, keys and embeddings are normalised and whose output projections begin at zero, as in the preset "tales".
+    """
+    return fit(
+        model,
+        batches,
+        language_model_loss,
+        steps=steps,
+        optimizer=muon(model, lr, adamw_lr, betas=(0.9, 0.99), iterations=4),
+        schedule=partial(wsd, warmup=warmup, total=steps, decay=max(1, round((1 - stable) * steps))),
+        evaluate=None if validation is None else partial(evaluate, batches=validation),
+        **options,
+    )

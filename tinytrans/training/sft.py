@@ -1,0 +1,75 @@
+"""Instruction tuning (SFT): prompts and answers -> batches in which only the answer is learned.
+
+The loss is that of pretraining; what differs are the targets. A training run is `fit(model, batches,
+language_model_loss, ...)` on batches from `answer_targets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinytrans.training.logprobs import same_shape
+from tinytrans.training.pretrain import IGNORED, next_token_loss
+
+
+def answer_mask(prompt_lengths: Tensor, lengths: Tensor, T: int) -> Tensor:
+    """Which tokens are the answer's: lengths (B,) of the prompts, and of prompts with answers -> bool (B, T).
+
+    The sign that ends the answer belongs to it, or the model never learns to stop; count it in `lengths`. What the
+    padding looks like plays no part: its id may be the end's.
+
+    >>> answer_mask(torch.tensor([1, 2]), torch.tensor([3, 3]), 4).int().tolist()
+    [[0, 1, 1, 0], [0, 0, 1, 0]]
+    """
+    same_shape(prompt_lengths=prompt_lengths, lengths=lengths)
+    positions = torch.arange(T, device=lengths.device)
+    return (prompt_lengths[:, None] <= positions) & (positions < lengths[:, None])
+
+
+def answer_targets(ids: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+    """Every position is asked for the token after it, if that is the answer's: -> inputs, targets, (B, T - 1) both.
+
+    ids (B, T) and answer (B, T), a bool mask, are shifted together: the prompt's last position is asked for the
+    answer's first token. Elsewhere the target is -100.
+
+    >>> answer_targets(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[False, False, True, False]]))
+    (tensor([[5, 6, 7]]), tensor([[-100,    7, -100]]))
+    """
+    same_shape(ids=ids, answer=answer)
+    return ids[:, :-1], ids[:, 1:].masked_fill(~answer[:, 1:], IGNORED)
+
+
+def sft_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean surprise at the answers' tokens: logits (B, T, V), targets (B, T), -100 elsewhere -> scalar, in nats.
+
+    Every answer token of the batch weighs the same, so a long answer weighs more than a short one. Source: Ouyang et
+    al. 2022 (InstructGPT), arXiv 2203.02155.
+    """
+    return next_token_loss(logits, targets)
+
+
+def answer_batch(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], *, pad: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Prompts and answers, as token ids -> ids (B, T), padded on the right, and the answers' mask (B, T), uncut.
+
+    Raises ValueError where their numbers differ, and at an empty prompt: nothing would stand before the answer's
+    first token.
+
+    >>> answer_batch([[1, 2], [3]], [[8, 9], [9]])
+    (tensor([[1, 2, 8, 9],
+            [3, 9, 0, 0]]), tensor([[False, False,  True,  True],
+            [False,  True, False, False]]))
+    """
+    if len(prompts) != len(answers):
+        raise ValueError(f"{len(prompts)} prompts cannot be paired with {len(answers)} answers")
+    if empty := [row for row, prompt in enumerate(prompts) if not prompt]:
+        raise ValueError(f"prompt {empty[0]} of {len(prompts)} is empty: nothing would ask for its answer's start")
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    T = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (T - len(row)) for row in rows])
+    prompt_lengths, lengths = (torch.tensor([len(row) for row in part]) for part in (prompts, rows))
+    return ids, answer_mask(prompt_lengths, lengths, T)
