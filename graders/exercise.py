@@ -1,7 +1,8 @@
-"""An exercise is one table: points, inputs, reference, other right answers, and wrong answers with a sentence for the learner.
+"""An exercise is one table: points, inputs, reference, other right answers, wrong answers with a sentence for the learner.
 
-From the table come the visible check, the grading with secret seeds, the feedback that names the mistake, partial credit,
-the proof that the check rejects every wrong answer, and the lesson's list of pitfalls. README, "Adding an exercise", is the guide.
+From the table come the visible check, the grading with secret seeds, the feedback that names the mistake, partial
+credit, the proof that the check rejects every wrong answer, and the lesson's list of pitfalls.
+README, "Adding an exercise", is the guide.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Requirement:
     points: int
     inputs: Inputs
     run: Callable[..., Any] = plainly  # (answer, *inputs) -> the value that is compared with the reference's
-    law: Callable[..., str | None] | None = None  # (value, *inputs) -> the sentence that names what is violated, or None
+    law: Callable[..., str | None] | None = (
+        None  # (value, *inputs) -> the sentence that names what is violated, or None
+    )
 
 
 @dataclass(frozen=True)

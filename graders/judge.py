@@ -1,6 +1,7 @@
 """An exercise and an answer -> an Outcome: points for each requirement, and the mistake by its name.
 
-The judge owns the reference, the wrong answers and the seeds. It sees the answer only as a subject that turns inputs into values.
+The judge owns the reference, the wrong answers and the seeds. It sees the answer only as a subject that turns inputs
+into values.
 """
 
 from __future__ import annotations
@@ -86,7 +87,11 @@ def fault(exercise: Exercise, trial: Trial) -> str | None:
         return UNWRITTEN if trial.given.kind == "NotImplementedError" else str(trial.given)
     if exercise.question:  # a difference would show the right letter
         choices = ", ".join(exercise.question.choices)
-        return None if trial.given == exercise.question.answer else f"the answer is one of the letters {choices}, and not {trial.given!r}"
+        return (
+            None
+            if trial.given == exercise.question.answer
+            else f"the answer is one of the letters {choices}, and not {trial.given!r}"
+        )
     expected = observe(trial.requirement, Here(exercise.reference), trial.inputs)
     found = difference(expected, trial.given)
     if found is None:
@@ -109,7 +114,7 @@ def matches(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
 
 
 def name_mistake(exercise: Exercise, trials: Sequence[Trial], failed: Sequence[Requirement]) -> str | None:
-    """The one wrong answer that the learner's equals: everywhere, or, where mistakes mix, in the first failed requirement."""
+    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in the first failed requirement."""
     for some in (trials, [t for t in trials if failed and t.requirement is failed[0]]):
         found = matches(exercise, some)
         if len(found) == 1:
@@ -125,7 +130,9 @@ def judge(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> Outcome:
     for requirement in exercise.requirements:
         faults = [(t, f) for t in trials if t.requirement is requirement and (f := fault(exercise, t)) is not None]
         text = f"{faults[0][1]} [seed {faults[0][0].seed}]" if faults and faults[0][1] != UNWRITTEN else UNWRITTEN
-        parts.append(Part(requirement.title, requirement.points, 0 if faults else requirement.points, text if faults else ""))
+        parts.append(
+            Part(requirement.title, requirement.points, 0 if faults else requirement.points, text if faults else "")
+        )
         if faults:
             failed.append(requirement)
     mistake = name_mistake(exercise, trials, failed) if failed else None
@@ -135,7 +142,11 @@ def judge(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> Outcome:
 def _outcome(exercise: Exercise, parts: Sequence[Part], mistake: str | None) -> Outcome:
     score = sum(part.earned for part in parts)
     if score == exercise.points:
-        message = exercise.question.explanations[exercise.question.answer] if exercise.question else "everything asked for holds"
+        message = (
+            exercise.question.explanations[exercise.question.answer]
+            if exercise.question
+            else "everything asked for holds"
+        )
     elif mistake is not None:
         message = next(wrong.sentence for wrong in exercise.wrong if wrong.name == mistake)
     else:

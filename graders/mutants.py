@@ -1,6 +1,6 @@
-"""Every exercise's check, proven: each wrong answer rejected and named, no two confused, each other right answer accepted.
+"""Every exercise's check, proven: each wrong answer rejected and named, none confused, each other right one accepted.
 
-    python -m graders.mutants [--json] [concept ...]
+python -m graders.mutants [--json] [concept ...]
 """
 
 from __future__ import annotations
@@ -68,16 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(asdict(proof)) if options.json else line(proof))
     if not options.json:
         wrong, named = sum(p.wrong for p in proofs), sum(p.named for p in proofs)
-        print(f"{len(proofs)} exercises: {sum(p.rejected for p in proofs)} of {wrong} wrong answers rejected, {named} named, "
-              f"{sum(p.accepted for p in proofs)} of {sum(p.right_variants for p in proofs)} right ones accepted")  # fmt: skip
+        rejected, accepted = sum(p.rejected for p in proofs), sum(p.accepted for p in proofs)
+        print(f"{len(proofs)} exercises: {rejected} of {wrong} wrong answers rejected, {named} named")
+        print(f"{accepted} of {sum(p.right_variants for p in proofs)} right ones accepted")
     return 0 if proven(proofs) else 1
 
 
 def line(proof: Proof) -> str:
     """One proof as a line of the table, with what is amiss at its end."""
     amiss = "; ".join((*proof.survivors, *proof.confused, *proof.refused))
-    counts = f"rejected {proof.rejected}/{proof.wrong}  named {proof.named}/{proof.wrong}  accepted {proof.accepted}/{proof.right_variants}"
-    return f"{proof.exercise:<36}{counts}  {amiss}".rstrip()
+    wrong = f"rejected {proof.rejected}/{proof.wrong}  named {proof.named}/{proof.wrong}"
+    return f"{proof.exercise:<36}{wrong}  accepted {proof.accepted}/{proof.right_variants}  {amiss}".rstrip()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """An answer under judgement: called with values, it gives a value or says how it failed.
 
-`Here` calls a function of this process: the learner's own notebook, the reference, a wrong answer. The Player's twin, which calls
-the learner's function inside the sandbox, is `graders.sandbox`'s. Both keep the same promises, so one judge serves both.
+`Here` calls a function of this process: the learner's own notebook, the reference, a wrong answer. Its twin
+`graders.sandbox.RemoteSubject` calls the learner's function in the Player. Both keep the same promises, so one judge
+serves both.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 
 class Failure(Exception):
-    """An answer gave no value. `kind` is the type of the error ("NotImplementedError", "Timeout"), `text` what to tell."""
+    """An answer gave no value. `kind`: the type of the error ("NotImplementedError", "Timeout"), `text`: what to tell."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}" if text else kind)

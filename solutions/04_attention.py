@@ -320,7 +320,10 @@ for other, name in ((river, "river"), (loan, "loan")):
 # %%
 x, matrices = torch.randn(6, 8), [torch.randn(8, 8) / 8**0.5 for _ in range(3)]
 order = torch.randperm(6)
-print("shuffling in = shuffling out:", torch.allclose(self_attend(x[order], *matrices), self_attend(x, *matrices)[order], atol=1e-6))
+print(
+    "shuffling in = shuffling out:",
+    torch.allclose(self_attend(x[order], *matrices), self_attend(x, *matrices)[order], atol=1e-6),
+)
 
 # %% [markdown]
 # ## 6. The future (15 minutes)
@@ -357,6 +360,7 @@ print("shuffling in = shuffling out:", torch.allclose(self_attend(x[order], *mat
 # (`load("tales")`); we read them word by word. The model is two rounds of your `self_attend`. (The residual `x +` and the norms around it are
 # borrowed from lesson 07, the position table from lesson 08.)
 
+
 # %%
 def split(text: str) -> list[str]:
     """Text -> words and punctuation marks."""
@@ -387,7 +391,9 @@ class Reader(nn.Module):
     def __init__(self, V: int, T: int, D: int = 64, rounds: int = 2) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(V, D), nn.Embedding(T, D)
-        self.looks = nn.ParameterList(nn.Parameter(torch.randn(3, D, D) / D**0.5) for _ in range(rounds))  # W_Q, W_K, W_V
+        self.looks = nn.ParameterList(
+            nn.Parameter(torch.randn(3, D, D) / D**0.5) for _ in range(rounds)
+        )  # W_Q, W_K, W_V
         self.norms = nn.ModuleList(nn.LayerNorm(D) for _ in range(rounds + 1))
         self.head = nn.Linear(D, V)
 
@@ -418,9 +424,14 @@ def trained(mask: Tensor | None, steps: int = 60 if quick else 400) -> tuple[Rea
 
 honest, honest_losses = trained(causal(T, device=device))
 cheat, cheat_losses = trained(None)
-print(f"loss over the last 20 steps: {sum(honest_losses[-20:]) / 20:.2f} with the mask, {sum(cheat_losses[-20:]) / 20:.2f} without")
+print(
+    f"loss over the last 20 steps: {sum(honest_losses[-20:]) / 20:.2f} with the mask, {sum(cheat_losses[-20:]) / 20:.2f} without"
+)
 curves(
-    {name: (range(1, len(run) + 1), run) for name, run in (("with the mask", honest_losses), ("without", cheat_losses))},
+    {
+        name: (range(1, len(run) + 1), run)
+        for name, run in (("with the mask", honest_losses), ("without", cheat_losses))
+    },
     title="Training loss",
     x_label="step",
     y_label="loss (nats per word)",
@@ -453,7 +464,9 @@ def write(model: Reader, masked: bool, start: Tensor, n: int = 26) -> str:
 
 
 for name, model, masked in (("with the mask", honest, True), ("without", cheat, False)):
-    print(f"{name}: {next_word_accuracy(model, masked):.0%} of next words right\n    {write(model, masked, test[0, :4])}\n")
+    print(
+        f"{name}: {next_word_accuracy(model, masked):.0%} of next words right\n    {write(model, masked, test[0, :4])}\n"
+    )
 
 # %% [markdown]
 # The cheat has learned to copy from the right. When there is no right, it has nothing. Remember the picture: **a loss that is too good is the most
@@ -500,13 +513,17 @@ look_around(weights[0], [words[i] for i in test[0, :shown]], title="first round,
 # different ones (*in the*, *was the*). A cosine of 1 means the same direction.
 
 # %%
-the = (test[:, 1:T] == number["the"]).nonzero() + torch.tensor([0, 1], device=device)  # (places, 2): story and position, none at 0
+the = (test[:, 1:T] == number["the"]).nonzero() + torch.tensor(
+    [0, 1], device=device
+)  # (places, 2): story and position, none at 0
 before = test[the[:, 0], the[:, 1] - 1]
 alike, pairs = before[:, None] == before[None, :], ~torch.eye(len(the), dtype=torch.bool, device=device)
 for n, (_, handed) in enumerate(rounds_of(honest, test[:, :T]), start=1):
     directions = F.normalize(handed[the[:, 0], the[:, 1]], dim=-1)
     cosine = directions @ directions.T
-    print(f"round {n}, {len(the)} places: {cosine[alike & pairs].mean():.2f} after the same word, {cosine[~alike].mean():.2f} after different words")
+    print(
+        f"round {n}, {len(the)} places: {cosine[alike & pairs].mean():.2f} after the same word, {cosine[~alike].mean():.2f} after different words"
+    )
 
 # %% [markdown]
 # After its training one word has become many: what the second round hands to *the* is nearly the same after the same word, and nearly unrelated after another.
@@ -604,7 +621,9 @@ heat_maps(
 article, noun, colour = torch.eye(3)
 french, english = torch.stack([article, noun, colour]), torch.stack([article, colour, noun])
 heat_map(
-    cross_attend(french, english, 10 * torch.eye(3), 10 * torch.eye(3), torch.eye(3))[:, [0, 2, 1]],  # values are one-hot: what comes out are the weights
+    cross_attend(french, english, 10 * torch.eye(3), 10 * torch.eye(3), torch.eye(3))[
+        :, [0, 2, 1]
+    ],  # values are one-hot: what comes out are the weights
     ["la", "maison", "rouge"],
     ["the", "red", "house"],
     title="who asks whom",
@@ -661,7 +680,10 @@ for span, a, r in zip(spans, attention_times, rnn_times, strict=True):
     flops = attention_flops(span, span, 64, 64)
     print(f"T = {span:4}: attention {1e3 * a:7.2f} ms ({flops / a / 1e9:5.1f} GFLOP/s), RNN {1e3 * r:7.2f} ms")
 curves(
-    {"attention": (spans, [1e3 * t for t in attention_times]), "RNN, step by step": (spans, [1e3 * t for t in rnn_times])},
+    {
+        "attention": (spans, [1e3 * t for t in attention_times]),
+        "RNN, step by step": (spans, [1e3 * t for t in rnn_times]),
+    },
     title="Time of one forward pass",
     x_label="length of the text T",
     y_label="milliseconds",

@@ -1,6 +1,6 @@
-"""The whole way once, on real input: course -> submissions -> grades and feedback; tales -> a small GPT that tells stories.
+"""The whole way once: course -> submissions -> grades and feedback; tales -> a small GPT that tells stories.
 
-    make demo
+make demo
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LESSON = "04_attention"
 OUT = build.ROOT / "demo"
 BEGINNINGS = ("Once upon a time", "Far away", "This is the story of")
 
-NO_SCALING = '''def attention_scores(q: Tensor, k: Tensor) -> Tensor:
+NO_SCALING = """def attention_scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.transpose(-2, -1)
-'''
-OFF_BY_ONE = '''def causal(T: int, S: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
+"""
+OFF_BY_ONE = """def causal(T: int, S: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
     S = T if S is None else S
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T - 1)
-'''
+"""
 HOSTILE = '''import builtins, glob, importlib, os, socket, sys
 
 
@@ -124,12 +124,14 @@ def main() -> int:
 
     heading(2, "Three submissions")
     hand_in(OUT / "submitted")
-    print("solved, mistaken (no scaling; a causal mask that is off by one), hostile (forges its score, looks for the solutions)")
+    print(
+        "solved; mistaken: no scaling, a causal mask that is off by one; hostile: forges its score, looks for the solutions"
+    )
 
     heading(3, "Graded in isolation, into nbgrader's gradebook")
     graded = run(
-        "graders", "autograde", "--assignment", LESSON, "--submissions", str(OUT / "submitted"), "--out", str(OUT / "graded"),
-        "--feedback", "--json",
+        "graders", "autograde", "--assignment", LESSON, "--feedback", "--json",
+        "--submissions", str(OUT / "submitted"), "--out", str(OUT / "graded"),
     )  # fmt: skip
     print(table(json.loads(graded)))
 

@@ -123,7 +123,11 @@ def test_imports_run_downhill(package: str) -> None:
         if home is None or (home == "tinytrans" != name):  # the front door's rule is its own
             pytest.fail(f"{name} is new: say in MAY_IMPORT of tests/test_house.py what it may import")
         for target, line in imports(name, path):
-            allowed = MAY_IMPORT[home] | {"tinytrans.files"} | ({own(name)} if package == "tinytrans" and name != "tinytrans" else set())
+            allowed = (
+                MAY_IMPORT[home]
+                | {"tinytrans.files"}
+                | ({own(name)} if package == "tinytrans" and name != "tinytrans" else set())
+            )
             if target.split(".")[0] in OURS and not any(within(target, prefix) for prefix in allowed):
                 uphill.append(f"{where(path, line)}: {name} imports {target}, but may only import {sorted(allowed)}")
     assert not uphill, "move the code to where both can reach it, or hand it in as an argument:\n" + "\n".join(uphill)

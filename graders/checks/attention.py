@@ -808,6 +808,11 @@ WEIGHTS = exercise(
             weighed(weights=PLAIN),
             "A query that may look nowhere gets NaN. Your `masked_softmax` gives it zeros: use it.",
         ),
+        "equal weights where nothing is visible": (
+            weighed(weights=LOWEST),
+            "A query that may look nowhere shares itself out evenly over hidden keys. It should get zeros: see to that row in "
+            "`masked_softmax`.",
+        ),
         "hidden scores set to 0": (
             weighed(weights=ZEROED),
             "Hidden scores are set to 0, and exp(0) = 1: hidden keys keep a share.",
@@ -1147,6 +1152,10 @@ CROSS = exercise(
         "NaN where nothing is visible": (
             seen_in_memory(mixed(weights=PLAIN)),
             "A row whose memory is all padding gets NaN. Give it zeros.",
+        ),
+        "the mean where nothing is visible": (
+            seen_in_memory(mixed(weights=LOWEST)),
+            "A row whose memory is all padding gets the mean of that padding. It should get zeros.",
         ),
         "no scaling": (
             seen_in_memory(mixed(NO_SCALE)),
