@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Attention in single precision is off by at most 1.4e-6 (3,000 draws of up to 64 x 64, against double): seven times that,
-# and a relative part for what is larger.
+# Attention in single precision is off by at most 1.4e-6 (3,000 draws of up to 64 x 64, against double): seven times
+# that, and a relative part for what is larger.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
 
@@ -17,7 +17,7 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
     """None where `got` agrees with `expected`: the same structure, shapes and kinds, finite, close; else what differs.
 
     Tensors agree in shape and kind (bool, integer, float; not in width); a number and a tensor of one number may stand
-    for each other; lists and tuples too. NaN and infinity are looked at before closeness: they agree only with themselves.
+    for each other; lists and tuples too. NaN and infinity are looked at before closeness: each agrees with itself.
     """
     if isinstance(expected, Tensor) and isinstance(got, Tensor):
         return _tensors(expected.detach(), got.detach(), relative, absolute)

@@ -1,4 +1,4 @@
-"""An exercise is one table: points, inputs, reference, other right answers, wrong answers with a sentence for the learner.
+"""An exercise is one table: points, inputs, reference, right answers, wrong answers with a sentence for the learner.
 
 From the table come the visible check, the grading with secret seeds, the feedback that names the mistake, partial
 credit, the proof that the check rejects every wrong answer, and the lesson's list of pitfalls.

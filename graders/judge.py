@@ -114,7 +114,7 @@ def matches(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
 
 
 def name_mistake(exercise: Exercise, trials: Sequence[Trial], failed: Sequence[Requirement]) -> str | None:
-    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in the first failed requirement."""
+    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in what failed first."""
     for some in (trials, [t for t in trials if failed and t.requirement is failed[0]]):
         found = matches(exercise, some)
         if len(found) == 1:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Failure(Exception):
-    """An answer gave no value. `kind`: the type of the error ("NotImplementedError", "Timeout"), `text`: what to tell."""
+    """An answer gave no value. `kind`: the error's type ("NotImplementedError", "Timeout"), `text`: what to tell."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}" if text else kind)

@@ -125,7 +125,7 @@ def main() -> int:
     heading(2, "Three submissions")
     hand_in(OUT / "submitted")
     print(
-        "solved; mistaken: no scaling, a causal mask that is off by one; hostile: forges its score, looks for the solutions"
+        "solved; mistaken: no scaling, a causal mask off by one; hostile: forges its score, looks for the solutions"
     )
 
     heading(3, "Graded in isolation, into nbgrader's gradebook")
