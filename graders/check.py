@@ -5,6 +5,7 @@ Grading never believes what this prints or returns: it calls the answer again, e
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from graders.judge import UNWRITTEN, Outcome, judge
 from graders.subject import Here
 
 VISIBLE_SEEDS = (1, 2)
+WIDTH = 96  # characters of a line: what a notebook and a feedback page show without scrolling
 
 
 class NotThereYet(Exception):
@@ -25,12 +27,18 @@ class NotThereYet(Exception):
 def report(outcome: Outcome) -> str:
     """The outcome as lines to read: the verdict, what it means, and each requirement."""
     mark = "✓" if outcome.full else "✗"
-    lines = [f"{mark} {outcome.exercise}: {outcome.score} of {outcome.points} points", f"  {outcome.message}"]
+    lines = [f"{mark} {outcome.exercise}: {outcome.score} of {outcome.points} points", *wrapped(outcome.message, "  ")]
     if len(outcome.parts) > 1:
         for part in outcome.parts:
-            note = f": {part.message}" if part.message not in ("", outcome.message, UNWRITTEN) else ""
-            lines.append(f"  {'✓' if part.earned else '✗'} {part.title} ({part.earned}/{part.points}){note}")
+            lines.append(f"  {'✓' if part.earned else '✗'} {part.title} ({part.earned}/{part.points})")
+            if part.message not in ("", outcome.message, UNWRITTEN):
+                lines += wrapped(part.message, "      ")
     return "\n".join(lines)
+
+
+def wrapped(text: str, indent: str) -> list[str]:
+    """A message as lines that fit on a page."""
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
 def check(id: str, answer: Any, *, seed: int | Sequence[int] = VISIBLE_SEEDS) -> float:

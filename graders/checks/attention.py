@@ -810,8 +810,8 @@ WEIGHTS = exercise(
         ),
         "equal weights where nothing is visible": (
             weighed(weights=LOWEST),
-            "A query that may look nowhere shares itself out evenly over hidden keys. It should get zeros: see to that row in "
-            "`masked_softmax`.",
+            "A query that may look nowhere shares itself out evenly over hidden keys. It should get zeros: see to that "
+            "row in `masked_softmax`.",
         ),
         "hidden scores set to 0": (
             weighed(weights=ZEROED),
@@ -849,7 +849,7 @@ def attend_loops(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
     for t in range(T):
         scores = torch.stack([(q[..., t, :] * k[..., s, :]).sum(-1) / q.shape[-1] ** 0.5 for s in range(S)], dim=-1)
         weights = lowest_then_zero(scores, mask[..., t, :])
-        rows.append(sum(weights[..., s, None] * v[..., s, :] for s in range(S)))
+        rows.append(torch.stack([weights[..., s, None] * v[..., s, :] for s in range(S)]).sum(0))
     return torch.stack(rows, dim=-2)
 
 
@@ -981,6 +981,12 @@ def self_sdpa(x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Tensor | N
     return sdpa(F.linear(x, w_q.T), F.linear(x, w_k.T), F.linear(x, w_v.T), mask)
 
 
+def self_in_one(x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """One product with all three matrices side by side, then cut apart."""
+    q, k, v = (x @ torch.cat([w_q, w_k, w_v], dim=1)).split([w_q.shape[1], w_k.shape[1], w_v.shape[1]], dim=-1)
+    return sdpa(q, k, v, mask)
+
+
 SELF = exercise(
     "self_attend",
     reference=A.self_attend,
@@ -1060,9 +1066,7 @@ SELF = exercise(
     right={
         "fused": self_sdpa,
         "W_v last": lambda x, w_q, w_k, w_v, mask=None: A.attention_weights(x @ w_q, x @ w_k, mask) @ x @ w_v,
-        "one product": lambda x, w_q, w_k, w_v, mask=None: sdpa(
-            *(x @ torch.cat([w_q, w_k, w_v], dim=1)).split([w_q.shape[1], w_k.shape[1], w_v.shape[1]], dim=-1), mask
-        ),
+        "one product": self_in_one,
         "a bilinear form": lambda x, w_q, w_k, w_v, mask=None: (
             nan_to_zero(x @ (w_q @ w_k.T) @ x.mT / w_q.shape[1] ** 0.5, mask) @ (x @ w_v)
         ),
