@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+import torch
+
 from graders.exercise import Exercise, concepts, table
 from graders.judge import judge
 from graders.subject import Here
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("concepts", nargs="*", help="the stems of graders/checks/ (all unless given)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # tensors this small gain nothing from a second thread
     proofs = [prove(exercise) for concept in options.concepts or concepts() for exercise in table(concept).values()]
     for proof in proofs:
         print(json.dumps(asdict(proof)) if options.json else line(proof))
