@@ -23,7 +23,8 @@ from tinytrans.nn.attention import (
     masked_softmax,
     self_attend,
 )
-from tinytrans.nn.positions import rotation_at
+from tinytrans.nn.norms import layer_norm
+from tinytrans.nn.positions import alibi, rotate, rotation_at
 
 B, H, G, T, S, K, D_V = 3, 6, 2, 5, 7, 4, 8
 DEVICES = [
@@ -203,8 +204,8 @@ def test_module_is_heads_side_by_side(kwargs: dict[str, int]) -> None:
     for head in range(heads):
         shared = head // (heads // kv_heads)
         mine = [q[..., head * K : (head + 1) * K], *(y[..., shared * K : (shared + 1) * K] for y in (k, v))]
-        mine = [module.place(y.unsqueeze(1), rotation).squeeze(1) for y in mine[:2]] + mine[2:]
-        out[..., head * K : (head + 1) * K] = attend(*mine, mask)
+        normed = [layer_norm(y) if module.qk_norm else y for y in mine[:2]]
+        out[..., head * K : (head + 1) * K] = attend(*(rotate(y, rotation) for y in normed), mine[2], mask)
     torch.testing.assert_close(module(x, rotation=rotation), module.out(out))
 
 
@@ -227,8 +228,8 @@ def test_a_window_forgets() -> None:
     changed[:, 0] += 1
     moved = (module(x) != module(changed)).any(dim=-1).any(dim=0)
     assert moved.tolist() == [True, True, True, False, False]
-    short = module(x[:, :2])
-    torch.testing.assert_close(short, module(x)[:, :2])
+    for short in (2, 3, 4):
+        torch.testing.assert_close(module(x[:, :short]), module(x)[:, :short])
 
 
 def test_without_a_mask_attention_does_not_know_the_order() -> None:
@@ -280,3 +281,28 @@ def test_strided_inputs_are_read_right() -> None:
     assert not q.is_contiguous()
     torch.testing.assert_close(fused_attend(q, k, v), attend(q, k, v))
     torch.testing.assert_close(attend(q, k, v), F.scaled_dot_product_attention(q, k, v))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_bias_is_added_to_the_scores(causal: bool, masked: bool) -> None:
+    """The fused kernel with a bias is softmax(scores + bias) V, hidden places hidden, empty rows zero."""
+    q, k, v = qkv()
+    bias = draw(H, T, S, seed=7)
+    mask = draw(B, 1, T, S, seed=8) > -0.5 if masked else torch.ones(B, 1, T, S, dtype=torch.bool)
+    mask[:, :, 2] &= not masked  # an empty row
+    seen = mask & masks.causal(T, S) if causal else mask
+    expected = masked_softmax(attention_scores(q, k) + bias, seen) @ v
+    out = fused_attend(q, k, v, mask if masked else None, causal=causal, bias=bias)
+    torch.testing.assert_close(out, expected)
+
+
+def test_alibi_in_attention() -> None:
+    """Attention built with ALiBi adds it for its own number of heads; a cache changes nothing, far keys fade."""
+    torch.manual_seed(0)
+    attention = Attention(H * K, H, n_kv_heads=G, causal=True, score_bias=alibi).double()
+    x = draw(B, S, H * K)
+    q, k, v = attention.heads(x, None, None)
+    k, v = (y.repeat_interleave(H // G, dim=1) for y in (k, v))
+    mixed = masked_softmax(attention_scores(q, k) + alibi(H, S), masks.causal(S)) @ v
+    torch.testing.assert_close(attention(x), attention.out(mixed.transpose(1, 2).flatten(2)))

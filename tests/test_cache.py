@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tinytrans.nn.cache import KVCache
+from tinytrans.nn.cache import KVCache, RollingCache
 
 L, B, S, G, K = 2, 3, 8, 4, 5
 
@@ -86,3 +86,62 @@ def test_memory_is_counted() -> None:
     """Two tensors a layer, and only as many heads as keys have: 2 L B S G K numbers."""
     assert KVCache(L, B, S, G, K).nbytes == 2 * L * B * S * G * K * 4
     assert KVCache(L, B, S, G, K, dtype=torch.bfloat16).nbytes == 2 * L * B * S * G * K * 2
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+@pytest.mark.parametrize("rewind", [0, 2])
+def test_a_rolling_cache_knows_what_a_window_sees(width: int, rewind: int) -> None:
+    """Whatever the chunks, new positions come with exactly the width - 1 before them, in order, in every layer."""
+    full, rolling = KVCache(L, B, 99, G, K), RollingCache(L, B, width, G, K, rewind=rewind)
+    for step, T in enumerate([1, 3, 1, 1, 1, 1, 9, 1, 2, 2, 2, 1, 1, 20, 1, 4]):
+        before = min(full.length, width - 1)
+        for layer in range(L):
+            k, v = draw(T, 100 * step + layer), draw(T, 100 * step + 10 + layer)
+            everything, seen = full[layer].update(k, v), rolling[layer].update(k, v)
+            for all_of_it, part in zip(everything, seen, strict=True):
+                assert torch.equal(part, all_of_it[:, :, -(before + T) :])
+        full.advance(T)
+        rolling.advance(T)
+        assert rolling.length == full.length
+
+
+def test_a_rolling_cache_does_not_grow() -> None:
+    """Its memory is that of two windows, after thousands of positions as before the first."""
+    rolling = RollingCache(L, B, 6, G, K, rewind=1)
+    before = rolling.nbytes
+    assert before == 2 * 2 * L * B * (6 - 1 + 1) * G * K * 4
+    for seed in range(300):
+        fill(rolling, 10, seed)
+    assert rolling.length == 3000
+    assert rolling.nbytes == before
+    rolling.check(B, 10**6)
+
+
+@pytest.mark.parametrize("chunks", [[1] * 9, [9], [4, 5], [8, 1]])
+def test_a_rolling_cache_goes_back_as_far_as_promised(chunks: list[int]) -> None:
+    """A rewind by what was promised leaves what the window saw there; a longer one that would not is refused."""
+    width, back = 4, 3
+    full, rolling = KVCache(L, B, 99, G, K), RollingCache(L, B, width, G, K, rewind=back)
+    for cache in (full, rolling):
+        for step, T in enumerate(chunks):
+            fill(cache, T, seed=100 * step)
+        cache.rewind(9 - back)
+    for a, b in zip(fill(full, 2, seed=7777), fill(rolling, 2, seed=7777), strict=True):
+        assert torch.equal(b, a[:, :, -(width - 1 + 2) :])
+    fill(rolling, 30)
+    with pytest.raises(ValueError, match=r"rewind to 5: .* of 38 positions, .* window is 4"):
+        rolling.rewind(5)
+    with pytest.raises(ValueError, match="rewind to 39"):
+        rolling.rewind(39)
+    rolling.reset()
+    assert torch.equal(fill(rolling, 2, seed=5)[0], draw(2, 5))
+
+
+def test_a_rolling_cache_is_reordered_too() -> None:
+    """Row b of a rolling cache becomes row index[b], as in a full one."""
+    full, rolling = KVCache(L, B, 99, G, K), RollingCache(L, B, 4, G, K)
+    for cache in (full, rolling):
+        fill(cache, 11)
+        cache.reorder(torch.tensor([2, 0, 0]))
+    for a, b in zip(fill(full, 1, seed=50), fill(rolling, 1, seed=50), strict=True):
+        assert torch.equal(b, a[:, :, -4:])

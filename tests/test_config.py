@@ -29,7 +29,7 @@ TINY = GPTConfig(vocab_size=11, n_layers=2, d_model=12, n_heads=3)
         ({"d_ff": 2.5}, "d_ff 2.5"),
         ({"window": 0}, "window 0"),
         ({"n_heads": True}, "n_heads True"),
-        ({"positions": "rotary"}, "'rotary' is not one of rope, learned, sinusoidal, none"),
+        ({"positions": "rotary"}, "'rotary' is not one of rope, learned, sinusoidal"),
         ({"residual": "both"}, "'both' is not one of pre, post"),
         ({"norm": "batch"}, "'batch' is not one of layer, rms"),
         ({"feedforward": "silux"}, "'silux' is not one of gelu"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinytrans.sampling.filters import min_p, temperature, top_k, top_p
+from tinytrans.sampling.filters import min_p, repetition_penalty, temperature, top_k, top_p
 
 CHANCES = torch.tensor([[0.05, 0.4, 0.15, 0.3, 0.1], [0.2, 0.1, 0.5, 0.05, 0.15]])
 FILTERS: list[Callable[[Tensor], Tensor]] = [
@@ -79,6 +79,12 @@ def test_the_nucleus_is_the_smallest_that_reaches_p(logits: Tensor, p: float) ->
     assert inside.sum() - inside.min() < p + 1e-9
 
 
+def test_a_whole_nucleus_loses_nothing_to_rounding() -> None:
+    """p = 1 keeps every token of a large vocabulary, also where the sum of so many chances rounds to more than 1."""
+    logits = 3 * torch.randn(4, 50_000, generator=torch.Generator().manual_seed(0))
+    assert top_p(logits, 1.0).isfinite().all()
+
+
 @given(logits=some_logits, k=st.integers(1, 15))
 def test_top_k_keeps_k(logits: Tensor, k: int) -> None:
     """Exactly k stay, or all if there are fewer, even among equals, and none that left was larger."""
@@ -118,3 +124,23 @@ def test_meaningless_values_are_refused(filtered: Callable[[Tensor], Tensor], me
     """A value that has no meaning raises ValueError and is named."""
     with pytest.raises(ValueError, match=message):
         filtered(CHANCES.log())
+
+
+def test_what_was_said_becomes_less_likely() -> None:
+    """Each said token's logit is lowered once, towards or below 0, the others and the caller's logits stay."""
+    logits = torch.tensor([[3.0, -1.0, 0.0, 2.0, -4.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
+    before, ids = logits.clone(), torch.tensor([[0, 1, 0], [4, 4, 4]])
+    out = repetition_penalty(logits, ids, 2.0)
+    assert out.tolist() == [[1.5, -2.0, 0.0, 2.0, -4.0], [1.0, 2.0, 3.0, 4.0, 2.5]]
+    assert torch.equal(repetition_penalty(logits, ids, 1.0), logits)
+    assert torch.equal(logits, before)
+    with pytest.raises(ValueError, match="repetition_penalty 0"):
+        repetition_penalty(logits, ids, 0)
+
+
+def test_only_what_counts_was_said() -> None:
+    """Ids that are padding lower nothing, and a token that is said elsewhere too is lowered all the same."""
+    logits, ids = torch.tensor([[4.0, 4.0, 4.0]]), torch.tensor([[0, 1, 1]])
+    seen = torch.tensor([[False, False, True]])
+    assert repetition_penalty(logits, ids, 2.0, seen).tolist() == [[4.0, 2.0, 4.0]]
+    assert repetition_penalty(logits, ids.flip(1), 2.0, seen.flip(1)).tolist() == [[4.0, 2.0, 4.0]]

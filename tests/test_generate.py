@@ -14,6 +14,7 @@ from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling import generate, sample, stream
+from tinytrans.sampling.generate import pad_left
 
 V = 17
 PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -204,6 +205,58 @@ def test_rows_are_alone() -> None:
     together = generate(gpt, PROMPT, max_new_tokens=20, temperature=0.0)
     for row in range(2):
         assert torch.equal(generate(gpt, PROMPT[row : row + 1], max_new_tokens=20, temperature=0.0)[0], together[row])
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned", "sinusoidal", "alibi", "none"])
+@pytest.mark.parametrize("changes", [{}, {"window": 3}, {"n_kv_heads": 1, "norm": "rms"}])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_left_padding_changes_nothing(positions: str, changes: dict[str, Any], use_cache: bool) -> None:
+    """Prompts of unequal length in one batch go on as each would alone, whatever id the padding has."""
+    gpt, prompts = model(positions=positions, **changes), [[1, 2, 3, 4, 5], [6], [7, 8, 9]]
+    for pad_id in (0, V - 1):
+        ids, pads = pad_left(prompts, pad_id)
+        together = generate(gpt, ids, max_new_tokens=11, temperature=0.0, pads=pads, use_cache=use_cache)
+        for row, prompt in enumerate(prompts):
+            alone = generate(gpt, torch.tensor([prompt]), max_new_tokens=11, temperature=0.0)[0]
+            assert together[row, pads[row] :].tolist() == alone.tolist()
+
+
+def test_padding_stands_on_the_left() -> None:
+    """All prompts end in the last column; in front of the shorter ones stands as much padding as is said."""
+    ids, pads = pad_left([[1, 2, 3], [], [4]], pad_id=9)
+    assert ids.tolist() == [[1, 2, 3], [9, 9, 9], [9, 9, 4]]
+    assert pads.tolist() == [0, 3, 2]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_padding_is_forgotten_first(use_cache: bool) -> None:
+    """Beyond max_len a padded batch goes on, and the cache changes nothing."""
+    ids, pads = pad_left([[1, 2, 3, 4, 5], [6]])
+    out = generate(model(positions="learned"), ids, max_new_tokens=40, temperature=0.0, pads=pads, use_cache=use_cache)
+    other = generate(model(positions="learned"), ids, max_new_tokens=40, temperature=0.0, pads=pads)
+    assert torch.equal(out, other)
+    assert out.shape == (2, 45)
+
+
+def test_what_was_said_is_avoided() -> None:
+    """With a high penalty more different things are said; padding has not been said."""
+    gpt, options = model(), {"max_new_tokens": 9, "temperature": 0.0}
+    often, seldom = (generate(gpt, PROMPT[:1], repetition_penalty=r, **options).unique() for r in (1.0, 50.0))
+    assert len(often) < len(seldom)
+    alone = generate(gpt, torch.tensor([[3]]), repetition_penalty=50.0, **options)[0].tolist()
+    ids, pads = pad_left([[1, 2], [3]], pad_id=alone[1])
+    assert generate(gpt, ids, pads=pads, repetition_penalty=50.0, **options)[1, 1:].tolist() == alone
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_a_rolling_cache_generates_the_same(window: int) -> None:
+    """A model with a window generates with a cache of two windows what it generates without one."""
+    gpt = model(window=window, max_len=64)
+    assert gpt.new_cache(2, 50).nbytes < KVCache(2, 2, 3 * window, 3, 4).nbytes
+    with_cache, without = (
+        generate(gpt, PROMPT, max_new_tokens=50, temperature=0.0, use_cache=use) for use in (True, False)
+    )
+    assert torch.equal(with_cache, without)
 
 
 @pytest.mark.gpu

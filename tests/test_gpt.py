@@ -16,9 +16,10 @@ from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn import masks
 from tinytrans.nn.attention import attend
+from tinytrans.nn.cache import RollingCache
 from tinytrans.nn.feedforward import gelu, swiglu
 from tinytrans.nn.norms import layer_norm, rms_norm
-from tinytrans.nn.positions import rotate, rotation_at
+from tinytrans.nn.positions import rotate, rotation_at, sinusoidal
 
 V, L, D, H, B, T = 31, 2, 12, 3, 2, 9
 BASE = GPTConfig(vocab_size=V, n_layers=L, d_model=D, n_heads=H, max_len=20)
@@ -28,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sinusoidal": {"positions": "sinusoidal", "feedforward": "relu"},
     "no positions": {"positions": "none", "feedforward": "relu2", "tie": False},
     "window": {"window": 3},
+    "alibi": {"positions": "alibi"},
     "grouped": {"n_kv_heads": 1, "norm": "rms", "feedforward": "swiglu"},
     "post-norm": {"residual": "post", "bias": True},
     "fast": {"qk_norm": True, "embedding_norm": True, "zero_init": True},
@@ -110,6 +112,29 @@ def test_gpt2_written_out() -> None:
         x = x + y @ w["feedforward.down.weight"].T + w["feedforward.down.bias"]
     logits = layer_norm(x, weights["norm.weight"], weights["norm.bias"]) @ weights["embedding.weight"].T
     torch.testing.assert_close(gpt(tokens), logits)
+
+
+def test_sinusoids_meet_embeddings_of_their_size() -> None:
+    """Added to sinusoids, embeddings are first multiplied by sqrt(D)."""
+    gpt = model("sinusoidal")
+    expected = gpt.embedding.weight[ids()] * math.sqrt(D) + sinusoidal(torch.arange(3, 3 + T), D)
+    torch.testing.assert_close(gpt.embed(ids(), torch.arange(3, 3 + T)), expected)
+
+
+@pytest.mark.parametrize("changes", [{"rope_base": 50.0}, {"norm_eps": 0.1}, {"window": 3}, {"qk_norm": True}])
+def test_what_the_config_says_is_done(changes: dict[str, Any]) -> None:
+    """Fields that own no weights change the logits all the same."""
+    base, other = model(), model(**changes)
+    other.load_state_dict(base.state_dict())
+    assert (base(ids()) - other(ids())).abs().max() > 1e-3
+
+
+def test_dropout_has_three_places() -> None:
+    """Dropout acts on the embeddings, on the attention weights and on what each sublayer adds (Radford et al. 2018)."""
+    gpt = model(dropout=0.25).train()
+    assert {(block.dropout, block.attention.dropout) for block in gpt.blocks} == {(0.25, 0.25)}
+    dropped = (gpt.embed(ids(50, 20), torch.arange(20)) == 0).double().mean()
+    assert dropped.item() == pytest.approx(0.25, abs=0.02)
 
 
 def test_post_norm_ends_normed() -> None:
@@ -319,3 +344,50 @@ def test_a_gpu_agrees(name: str) -> None:
     torch.testing.assert_close(gpu(ids().cuda()).cpu(), gpt(ids()), atol=1e-5, rtol=1e-5)
     for mine, theirs in zip(gpu.parameters(), gpt.parameters(), strict=True):
         torch.testing.assert_close(mine.grad.cpu(), theirs.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunks", [[1] * 19, [7, 1, 1, 1, 9], [19], [3, 3, 13]])
+def test_a_rolling_cache_changes_nothing(chunks: list[int]) -> None:
+    """Over many windows' length, in any chunks, logits with a rolling cache are those of reading all at once."""
+    gpt, x = model("rope", window=3, max_len=40), ids(length=19)
+    cache = gpt.new_cache(B)
+    assert isinstance(cache, RollingCache)
+    assert cache.nbytes < gpt.new_cache(B, 5).nbytes
+    got = torch.cat([gpt(part, cache=cache) for part in x.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(got, gpt(x))
+
+
+def test_a_rolling_cache_and_a_mask() -> None:
+    """A mask over all positions so far hides the same places where the first of them are forgotten."""
+    gpt, x = model("rope", window=3, max_len=40), ids(length=15)
+    hidden = (torch.arange(15) % 4 != 1).expand(B, 15, 15) | torch.eye(15, dtype=torch.bool)
+    cache = gpt.new_cache(B)
+    parts = [gpt(x[:, t : t + 1], mask=hidden[:, t : t + 1, : t + 1], cache=cache) for t in range(15)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), gpt(x, mask=hidden))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_positions_can_be_given(name: str) -> None:
+    """Positions that simply follow each other change nothing; rows of their own get what each gets alone."""
+    gpt, x = model(name), ids()
+    torch.testing.assert_close(gpt(x, positions=torch.arange(T)), gpt(x))
+    positions = torch.stack((torch.arange(T), 2 * torch.arange(T) + 1))
+    together = gpt(x, positions=positions)
+    for b in range(B):
+        torch.testing.assert_close(together[b : b + 1], gpt(x[b : b + 1], positions=positions[b]))
+
+
+def test_positions_that_were_not_learned_are_refused() -> None:
+    """A given position past the learned table raises ValueError and names both numbers."""
+    with pytest.raises(ValueError, match=r"21 positions .* max_len 20"):
+        model("learned")(ids(), positions=torch.arange(T) + 12)
+
+
+def test_alibi_tells_places_apart_and_has_no_end() -> None:
+    """With ALiBi order matters, a cache changes nothing, and texts longer than max_len can be read."""
+    gpt, x = model("rope", positions="alibi"), ids(length=30)
+    torch.testing.assert_close(gpt(x)[:, :20], gpt(x[:, :20]))
+    assert (gpt(x)[:, -1] - gpt(x[:, [1, 0, *range(2, 30)]])[:, -1]).abs().max() > 1e-6
+    cache = gpt.new_cache(B, 30)
+    got = torch.cat([gpt(part, cache=cache) for part in x.split([4, 1, 25], dim=1)], dim=1)
+    torch.testing.assert_close(got, gpt(x))

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "tinytrans.training.ppo": {"tinytrans.device", "tinytrans.sampling"},
     "tinytrans.training.grpo": {"tinytrans.device", "tinytrans.sampling"},
     "tinytrans.adapters": set(),
+    "tinytrans.recipes": {"tinytrans"},  # where models, data and training meet
     "tinytrans.plots": {"tinytrans.nn"},
     "tinytrans.widgets": {"tinytrans.nn", "tinytrans.plots"},
     "graders": {"graders"},
@@ -49,12 +50,15 @@ OUTSIDE = {
     "tinytrans.files": set(),
     "tinytrans.device": {"torch"},
     "tinytrans.nn": {"torch"},
+    "tinytrans.models.convert": LIBRARY | {"transformers"},  # whose models it makes
     "tinytrans.data": LIBRARY | {"babel", "unicode_rbnf", "sklearn"},
     "tinytrans.plots": LIBRARY | PICTURES,
     "tinytrans.widgets": LIBRARY | PICTURES,
 }
 OURS = ("tinytrans", "graders", "solutions")
-NOT_AT_IMPORT = sorted({*PICTURES, "jupyter_core", "nbformat", "notebook", "sklearn", "babel", "graders", "solutions"})
+NOT_AT_IMPORT = sorted(
+    {*PICTURES, "jupyter_core", "nbformat", "notebook", "sklearn", "babel", "transformers", "graders", "solutions"}
+)
 
 
 @cache

@@ -7,7 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinytrans.nn.norms import NORMS, FusedRMSNorm, LayerNorm, RMSNorm, fused_rms_norm, layer_norm, rms_norm
+from tinytrans.nn.norms import (
+    NORMS,
+    BatchNorm,
+    FusedRMSNorm,
+    LayerNorm,
+    RMSNorm,
+    batch_norm,
+    batch_statistics,
+    fused_rms_norm,
+    layer_norm,
+    rms_norm,
+    running_statistics,
+)
 
 B, T, D, EPS = 3, 5, 7, 0.1  # an eps so large that its place shows
 
@@ -107,3 +119,60 @@ def test_a_new_norm_only_normalises(name: str) -> None:
         assert dict(module.named_parameters()).keys() == ({"weight", "bias"} if bias else {"weight"})
         torch.testing.assert_close(module(x), plain(x, eps=EPS))
         torch.testing.assert_close(module(x[1]), module(x)[1])
+
+
+def test_batch_norm_by_hand() -> None:
+    """Over the batch 1, 3 has mean 2 and variance 1; with eps 3 it becomes -1, 1 halved; afterwards, by given ones."""
+    x, gain, shift = torch.tensor([[1.0], [3.0]]), torch.tensor([10.0]), torch.tensor([0.5])
+    assert batch_norm(x, *batch_statistics(x), gain, shift, eps=3.0).flatten().tolist() == [-4.5, 5.5]
+    fixed = torch.tensor([3.0]), torch.tensor([1.0])
+    assert batch_norm(x, *fixed, gain, shift, eps=3.0).flatten().tolist() == [-9.5, 0.5]
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.7])
+def test_batch_norm_is_torch(momentum: float) -> None:
+    """Step for step of a training, outputs, gradients and running statistics are torch's; and so in evaluation."""
+    mine, theirs = BatchNorm(D, eps=EPS, momentum=momentum).double(), torch.nn.BatchNorm1d(D, EPS, momentum).double()
+    weights = {"weight": draw(D, seed=1), "bias": draw(D, seed=2)}
+    mine.load_state_dict(weights, strict=False)
+    theirs.load_state_dict(weights, strict=False)
+    for step in range(3):
+        x = draw(B, T, D, seed=step).requires_grad_()
+        y, up = mine(x), draw(B, T, D, seed=step + 10)
+        expected = theirs(x.flatten(0, 1)).view(B, T, D)
+        torch.testing.assert_close(y, expected)
+        for a, b in zip(
+            torch.autograd.grad(y, (x, *mine.parameters()), up),
+            torch.autograd.grad(expected, (x, *theirs.parameters()), up),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b)
+        torch.testing.assert_close((mine.mean, mine.var), (theirs.running_mean, theirs.running_var))
+    mine.eval()
+    theirs.eval()
+    x, before = draw(B, D, seed=5), mine.mean.clone()
+    torch.testing.assert_close(mine(x), theirs(x))
+    assert torch.equal(mine.mean, before)
+
+
+def test_batch_norm_ties_the_rows() -> None:
+    """In training another row of the batch, or padding, changes this one, as in no other norm; in evaluation not."""
+    x = draw(B, D, dtype=torch.float32)
+    other = x.clone()
+    other[1] = 0
+    for module, tied in (
+        (BatchNorm(D), True),
+        (BatchNorm(D).eval(), False),
+        (LayerNorm(D), False),
+        (RMSNorm(D), False),
+    ):
+        assert (not torch.equal(module(x)[0], module(other)[0])) == tied
+
+
+def test_a_batch_of_one_cannot_train() -> None:
+    """One row has no variance: training refuses it, evaluation does not."""
+    with pytest.raises(ValueError, match="batch of 1 row"):
+        BatchNorm(D)(torch.ones(1, D))
+    with pytest.raises(ValueError, match="batch of 1 row"):
+        running_statistics(torch.zeros(D), torch.ones(D), torch.ones(1, 1, D))
+    assert BatchNorm(D).eval()(torch.ones(1, D)).shape == (1, D)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tinytrans.nn.positions import frequencies, rotate, rotation_at, sinusoidal
+from tinytrans.nn.positions import alibi, alibi_slopes, frequencies, rotate, rotation_at, sinusoidal
 
 B, H, T, K = 2, 3, 5, 8
 
@@ -112,3 +112,27 @@ def test_odd_heads_are_refused() -> None:
     """A head of odd width has no pairs, and the message names the width."""
     with pytest.raises(ValueError, match="width 5"):
         rotation_at(torch.arange(3), 5)
+
+
+def test_each_row_may_have_its_own_positions() -> None:
+    """Rows at other places are turned, and get sinusoids, as each would alone."""
+    positions = torch.tensor([[0, 1, 2, 3, 4], [7, 3, 0, 0, 1]])
+    x = draw(B, H, T, K)
+    together = rotate(x, rotation_at(positions[:, None], K, dtype=x.dtype))
+    for b in range(B):
+        assert torch.equal(together[b], rotate(x[b], rotation_at(positions[b], K, dtype=x.dtype)))
+        assert torch.equal(sinusoidal(positions, 7)[b], sinusoidal(positions[b], 7))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 8, 12])
+def test_alibi_by_hand(heads: int) -> None:
+    """Head h's score falls by its slope for every place of distance; the paper's slopes, also between powers of two."""
+    power = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+    slopes += [2 ** (-8 * h / (2 * power)) for h in range(1, 2 * power + 1)][::2][: heads - power]
+    assert alibi_slopes(heads).tolist() == pytest.approx(slopes)
+    bias = alibi(heads, 3, 5)
+    assert bias.shape == (heads, 3, 5)
+    for h in range(heads):
+        for t in range(3):
+            assert bias[h, t].tolist() == pytest.approx([-slopes[h] * abs(t + 2 - s) for s in range(5)])

@@ -138,36 +138,43 @@ def test_the_module_is_the_functions() -> None:
     torch.testing.assert_close(attention(query, keys, attention.prepare(keys), mask), expected)
 
 
-def test_the_encoder_reads_from_both_ends() -> None:
-    """Both directions' last states reach the decoder: the bridge joins what was read forwards and backwards."""
-    seq2seq = model()
-    encoder, source = seq2seq.encoder, ids(B, S, V_S)
+def weights_of(rnn: nn.RNNBase, layer: int, end: str = "") -> list[Tensor]:
+    """W_x, W_h and the biases of one layer of torch's, or of its reverse direction."""
+    return [getattr(rnn, f"{kind}_l{layer}{end}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_the_encoder_reads_from_both_ends(n_layers: int) -> None:
+    """In each layer both directions' last states reach the decoder's, and both outputs the next layer."""
+    encoder, source = model(n_layers=n_layers).encoder, ids(B, S, V_S)
     outputs, (state,) = encoder(source, LENGTHS)
-    x = encoder.embedding(source)
-    w = [getattr(encoder.rnn, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    w_back = [getattr(encoder.rnn, f"{kind}_l0_reverse") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    zero = torch.zeros(B, D).double()
-    forth, end = unroll(lambda x, h: gru_step(x, h, *w), x, zero, LENGTHS)
-    back, begin = unroll(lambda x, h: gru_step(x, h, *w_back), reverse(x, LENGTHS), zero, LENGTHS)
-    torch.testing.assert_close(outputs, torch.cat((forth, reverse(back, LENGTHS)), dim=-1))
-    torch.testing.assert_close(state[0], encoder.bridge[0](torch.cat((end, begin), dim=-1)).tanh())
+    x, zero = encoder.embedding(source), torch.zeros(B, D).double()
+    for layer in range(n_layers):
+        w, w_back = weights_of(encoder.rnn, layer), weights_of(encoder.rnn, layer, "_reverse")
+        forth, end = unroll(lambda x, h, w=w: gru_step(x, h, *w), x, zero, LENGTHS)
+        back, begin = unroll(lambda x, h, w=w_back: gru_step(x, h, *w), reverse(x, LENGTHS), zero, LENGTHS)
+        x = torch.cat((forth, reverse(back, LENGTHS)), dim=-1)
+        torch.testing.assert_close(state[layer], encoder.bridge[0](torch.cat((end, begin), dim=-1)).tanh())
+    torch.testing.assert_close(outputs, x)
 
 
-def test_a_decoder_step_by_hand() -> None:
-    """The state before the step asks, the encoder's outputs answer, the cell reads token and context, the head both."""
-    seq2seq = model()
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_a_decoder_step_by_hand(n_layers: int) -> None:
+    """The last layer's state before the step asks, the encoder's outputs answer, the cells read token and context."""
+    seq2seq = model(n_layers=n_layers)
     decoder, memory = seq2seq.decoder, seq2seq.read(ids(B, S, V_S), LENGTHS)
-    token, h = ids(B, 1, V_T), memory.state[0][0]
+    token = ids(B, 1, V_T)
     logits, (state,), weights = decoder(token, memory, memory.state)
     attention = decoder.attention
     w = attention.query.weight, attention.key.weight, attention.score.weight[0]
-    context, expected = attention_pool(additive_scores(h, memory.values, *w), memory.values, memory.mask)
-    rnn = decoder.rnn
-    x = torch.cat((decoder.embedding(token[:, 0]), context), dim=-1)
-    new = gru_step(x, h, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0)
+    scores = additive_scores(memory.state[0][-1], memory.values, *w)
+    context, expected = attention_pool(scores, memory.values, memory.mask)
     torch.testing.assert_close(weights[:, 0], expected)
-    torch.testing.assert_close(state[0], new)
-    torch.testing.assert_close(logits[:, 0], decoder.head(torch.cat((new, context), dim=-1)))
+    x = torch.cat((decoder.embedding(token[:, 0]), context), dim=-1)
+    for layer in range(n_layers):
+        x = gru_step(x, memory.state[0][layer], *weights_of(decoder.rnn, layer))
+        torch.testing.assert_close(state[layer], x)
+    torch.testing.assert_close(logits[:, 0], decoder.head(torch.cat((x, context), dim=-1)))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -220,17 +227,16 @@ def test_translation_is_teacher_forcing_of_itself(variant: dict[str, Any]) -> No
 
 def test_a_translation_ends_at_its_stop() -> None:
     """A row repeats its stop once it has said it; when all have, or at max_new_tokens, the translation ends."""
-    seq2seq, source = model(attention="none"), ids(B, S, V_S)
+    seq2seq, source = model(), ids(8, S, V_S)
     free = seq2seq.translate(source, start=0, stop=V_T + 1, max_new_tokens=9).ids
-    assert free.shape == (B, 9)
-    stop = int(free[0, 2])
-    said = seq2seq.translate(source, start=0, stop=stop, max_new_tokens=9).ids
-    for b in range(B):
-        row = free[b].tolist()
-        end = row.index(stop) + 1 if stop in row else 9
-        assert said[b].tolist() == (row[:end] + 9 * [stop])[: said.shape[1]]
-    assert seq2seq.translate(source[:1], start=0, stop=stop, max_new_tokens=9).ids.shape[1] <= 3
-    assert seq2seq.translate(source, start=0, stop=stop, max_new_tokens=0).ids.shape == (B, 0)
+    assert free.shape == (8, 9)
+    for stop in free.unique().tolist():
+        said = seq2seq.translate(source, start=0, stop=stop, max_new_tokens=9).ids
+        ends = [row.index(stop) + 1 if stop in row else 9 for row in free.tolist()]
+        assert said.shape[1] == max(ends)
+        for b, end in enumerate(ends):
+            assert said[b].tolist() == free[b, :end].tolist() + [stop] * (max(ends) - end)
+    assert seq2seq.translate(source, start=0, stop=0, max_new_tokens=0).ids.shape == (8, 0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

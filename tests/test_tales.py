@@ -255,5 +255,5 @@ def test_no_network_is_needed(monkeypatch: pytest.MonkeyPatch):
     """Loading works where no socket can be opened, and an unknown name lists the known ones."""
     monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
     assert load("tales", n=3, split="test")[0].text
-    with pytest.raises(ValueError, match="no data set 'tails'; there are .*docs.*tales"):
+    with pytest.raises(ValueError, match=r"no data set 'tails'; there are .*docs.*tales"):
         load("tails")

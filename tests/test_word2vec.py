@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -66,6 +66,7 @@ def test_a_window_leaves_out_its_centre_and_not_its_word() -> None:
     assert (4, 4) not in window_pairs([4, 5, 6], 5)
 
 
+@settings(deadline=None)
 @given(text=sentences, width=st.integers(1, 5))
 def test_all_windows_at_once(text: list[list[int]], width: int) -> None:
     """Pairs of many sentences are those of each by itself: no window reaches into the next sentence."""
@@ -74,6 +75,7 @@ def test_all_windows_at_once(text: list[list[int]], width: int) -> None:
     assert list(zip(given_.flatten().tolist(), guessed.tolist(), strict=True)) == one_by_one
 
 
+@settings(deadline=None)
 @given(text=sentences, width=st.integers(1, 5))
 def test_bags_are_the_pairs_gathered(text: list[list[int]], width: int) -> None:
     """CBOW's examples hold skip-gram's pairs, one bag a centre, and no bag is empty."""

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from tinytrans.config import PRESETS, GPTConfig
     from tinytrans.data import load
     from tinytrans.device import autocast, pick, seed
+    from tinytrans.models import load_model
+    from tinytrans.models.bert import BERT
+    from tinytrans.models.convert import from_transformers, to_transformers
+    from tinytrans.models.encdec import EncoderDecoder
     from tinytrans.models.gpt import GPT
+    from tinytrans.models.vit import ViT
     from tinytrans.nn.attention import Attention, attend, fused_attend
     from tinytrans.nn.block import Block
     from tinytrans.nn.cache import KVCache
@@ -31,10 +36,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 HOMES = {
+    "BERT": "models.bert",
     "PRESETS": "config",
     "Attention": "nn.attention",
     "BPETokenizer": "tokenizers",
     "Block": "nn.block",
+    "EncoderDecoder": "models.encdec",
     "FeedForward": "nn.feedforward",
     "GPT": "models.gpt",
     "GPTConfig": "config",
@@ -43,16 +50,19 @@ HOMES = {
     "RMSNorm": "nn.norms",
     "SwiGLU": "nn.feedforward",
     "Tokenizer": "tokenizers",
+    "ViT": "models.vit",
     "attend": "nn.attention",
     "autocast": "device",
     "causal": "nn.masks",
     "decoder_mask": "nn.masks",
     "evaluate": "training.pretrain",
     "fit": "training.loop",
+    "from_transformers": "models.convert",
     "fused_attend": "nn.attention",
     "generate": "sampling.generate",
     "language_model_loss": "training.pretrain",
     "load": "data",
+    "load_model": "models",
     "load_tokenizer": "tokenizers",
     "next_token_loss": "training.pretrain",
     "padding": "nn.masks",
@@ -64,6 +74,7 @@ HOMES = {
     "seed": "device",
     "sinusoidal": "nn.positions",
     "stream": "sampling.generate",
+    "to_transformers": "models.convert",
     "window": "nn.masks",
 }
 """name -> the module that it lives in, below this one."""

@@ -112,7 +112,7 @@ class GPTConfig(ModelConfig):
 
     vocab_size: int
     max_len: int = 256
-    positions: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
+    positions: Literal["rope", "learned", "sinusoidal", "alibi", "none"] = "rope"
     bias: bool = False
     window: int | None = None
     tie: bool = True

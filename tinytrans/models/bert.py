@@ -77,11 +77,11 @@ class BERT(Pretrained):
         The head is new, but for a pooler that both have. Other fields of the config may change too (`dropout`).
         """
         weights = self.state_dict()
-        model = BERT(replace(self.config, head=head, **changes)).to(self.embedding.weight.device)
+        model = BERT(replace(self.config, head=head, **changes)).to(self.embedding.weight)  # its device and dtype
         shapes = {name: weight.shape for name, weight in model.state_dict().items()}
         kept = {name: weight for name, weight in weights.items() if shapes.get(name) == weight.shape}
         model.load_state_dict(kept, strict=False)
-        return model
+        return model.train(self.training)
 
 
 class Pooler(nn.Module):

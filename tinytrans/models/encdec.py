@@ -21,6 +21,8 @@ from tinytrans.nn.attention import KeysValues
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.positions import Rotation, rotation_at, sinusoidal
 
+IGNORED = -100  # what torch's cross_entropy leaves out unless told otherwise
+
 
 class EncoderDecoder(Pretrained):
     """An encoder reads the source once, and each block of a decoder reads its last output: `model(source, target)`.
@@ -182,7 +184,5 @@ def shift_right(targets: Tensor, start: int) -> Tensor:
     >>> shift_right(torch.tensor([[7, 8, 9, -100]]), start=0)
     tensor([[0, 7, 8, 9]])
     """
-    first = torch.full_like(targets[:, :1], start)
-    return torch.cat((first, targets[:, :-1]), dim=1).masked_fill_(
-        torch.cat((torch.zeros_like(first, dtype=torch.bool), targets[:, :-1] < 0), dim=1), start
-    )
+    read = torch.cat((torch.full_like(targets[:, :1], start), targets[:, :-1]), dim=1)
+    return read.masked_fill(read == IGNORED, start)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tinytrans.config import GPTConfig
 from tinytrans.models.pretrained import Pretrained
 from tinytrans.models.stack import STD, build_block, build_norm, check_ids, last_norm
-from tinytrans.nn.cache import KVCache
+from tinytrans.nn.cache import KVCache, RollingCache
 from tinytrans.nn.positions import rotation_at, sinusoidal
 
 
@@ -129,8 +129,15 @@ class GPT(Pretrained):
         if self.position is not None and stop > self.config.max_len:
             raise ValueError(f"{stop} positions are more than max_len {self.config.max_len}, and each is learned")
 
-    def new_cache(self, batch: int, max_len: int | None = None) -> KVCache:
-        """An empty cache for this many sequences of up to max_len positions (the config's unless given)."""
+    def new_cache(self, batch: int, max_len: int | None = None, *, rewind: int = 0) -> KVCache:
+        """An empty cache for this many sequences of up to max_len positions (the config's unless given).
+
+        Where the window is much smaller, the cache rolls, and has room for no more than two windows; `rewind` is how
+        many positions one must be able to go back.
+        """
         c, weight = self.config, self.embedding.weight
         room = c.max_len if max_len is None else max_len
+        if c.window is not None and 2 * (c.window + rewind) < room:
+            sizes = (c.window, c.kv_heads, c.head_width)
+            return RollingCache(c.n_layers, batch, *sizes, weight.device, weight.dtype, rewind=rewind)
         return KVCache(c.n_layers, batch, room, c.kv_heads, c.head_width, weight.device, weight.dtype)

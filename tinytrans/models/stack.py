@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tinytrans.config import ModelConfig
-from tinytrans.nn.attention import Attention, KeysValues
+from tinytrans.nn.attention import Attention, KeysValues, ScoreBias
 from tinytrans.nn.block import RESIDUALS, Block
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.feedforward import FEEDFORWARDS
 from tinytrans.nn.norms import NORMS
-from tinytrans.nn.positions import Rotation
+from tinytrans.nn.positions import Rotation, alibi
 
 STD = 0.02  # of all weights at birth, GPT-2's and BERT's
 
@@ -59,7 +59,7 @@ class Stack(nn.Module):
 def build_block(config: ModelConfig, *, causal: bool = False, cross: bool = False, window: int | None = None) -> Block:
     """One layer as the config wants it; `causal` and `window` are for its self-attention, `cross` adds another."""
 
-    def attention(*, causal: bool = False, window: int | None = None) -> Attention:
+    def attention(*, causal: bool = False, window: int | None = None, score_bias: ScoreBias | None = None) -> Attention:
         return Attention(
             config.d_model,
             config.n_heads,
@@ -69,10 +69,12 @@ def build_block(config: ModelConfig, *, causal: bool = False, cross: bool = Fals
             dropout=config.dropout,
             causal=causal,
             window=window,
+            score_bias=score_bias,
         )
 
+    far_is_faint = alibi if getattr(config, "positions", None) == "alibi" else None
     return Block(
-        attention(causal=causal, window=window),
+        attention(causal=causal, window=window, score_bias=far_is_faint),
         FEEDFORWARDS[config.feedforward](config.d_model, config.feedforward_width, bias=config.bias),
         lambda: build_norm(config),
         cross=attention() if cross else None,

@@ -26,9 +26,10 @@ NOBODY = -1  # stands in a context where a window reaches past its sentence
 
 
 def window_pairs(sentence: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """A sentence's ids -> (centre, context) for each word and each other one at most width places away.
+    """A sentence's ids -> (centre, context) for each word and each other at most width places away.
 
-    Places count, not words: the centre's place is left out, its word may stand elsewhere in the window.
+    Places count, not words: the centre's place is left out, its word may stand elsewhere in the
+    window.
 
     >>> window_pairs([7, 8, 9], width=1)
     [(7, 8), (8, 7), (8, 9), (9, 8)]
@@ -74,9 +75,9 @@ def windows(sentences: Iterable[Sequence[int]], width: int) -> Windows:
 
 
 def keep_chances(counts: Tensor, threshold: float = 1e-3) -> Tensor:
-    """The chance that an occurrence of a word is kept: the more frequent, the smaller; counts (V,) -> (V,).
+    """How likely an occurrence of a word is kept, frequent words less: counts (V,) -> (V,).
 
-    min(1, sqrt(threshold / f)) with f the word's share of all words. A word that never occurs has the chance 1.
+    min(1, sqrt(threshold / f)) with f the word's share of all words; 1 for a word that never occurs.
     Source: Mikolov et al. 2013, equation 5 (their P is the chance to be dropped), arXiv 1310.4546.
 
     >>> keep_chances(torch.tensor([4, 96]), threshold=0.24)
@@ -146,14 +147,15 @@ def mean_vector(vectors: Tensor, present: Tensor) -> Tensor:
 
 
 def cbow_loss(inputs: Tensor, outputs: Tensor, contexts: Tensor, centres: Tensor) -> Tensor:
-    """How surprising the centres are, given the means of their contexts: a mean of -log p, shape ().
+    """How surprising the centres are, given the means of their contexts: mean of -log p, shape ().
 
     p = softmax over all V words of outputs @ mean(inputs[context]); inputs, outputs (V, D),
     contexts (B, C) with NOBODY where there is no word, centres (B,). It costs V products an
     example, which negative sampling spares.
     Source: Mikolov et al. 2013, section 3.1, arXiv 1301.3781.
 
-    >>> cbow_loss(torch.zeros(8, 3), torch.zeros(8, 3), torch.tensor([[1, 2]]), torch.tensor([5]))  # ln 8
+    >>> table = torch.zeros(8, 3)
+    >>> cbow_loss(table, table, torch.tensor([[1, 2]]), torch.tensor([5]))  # ln 8
     tensor(2.0794)
     """
     present = contexts != NOBODY
@@ -162,7 +164,7 @@ def cbow_loss(inputs: Tensor, outputs: Tensor, contexts: Tensor, centres: Tensor
 
 
 def negative_sampling_loss(hidden: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-    """The right word's vector is pulled to the given one, those of wrong words are pushed away: shape ().
+    """The right word's vector is pulled to the given one, wrong words' are pushed away: shape ().
 
     The mean over B of -log sigmoid(u . h) - sum_n log sigmoid(-u_n . h): hidden and positive
     (B, D), negatives (B, N, D). `logsigmoid` is finite where log(sigmoid(-200)) is not.
@@ -187,7 +189,7 @@ class Neighbours(NamedTuple):
 
 
 def nearest(vectors: Tensor, query: Tensor, k: int, *, exclude: Sequence[int] = ()) -> Neighbours:
-    """The k words whose vectors point most nearly where the query points: vectors (V, D), query (D,).
+    """The k words whose vectors point most nearly where the query does: vectors (V, D), query (D,).
 
     cos = u . v / (|u| |v|); a vector of zeros points nowhere, its cosine is 0.
 
@@ -201,7 +203,7 @@ def nearest(vectors: Tensor, query: Tensor, k: int, *, exclude: Sequence[int] = 
 
 
 def neighbours(vectors: Tensor, word: int, k: int = 5) -> Neighbours:
-    """The k other words nearest to a word, by cosine; the word itself, the nearest of all, is left out.
+    """The k other words nearest to a word, by cosine; itself, the nearest of all, is left out.
 
     >>> neighbours(torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]]), word=0, k=1).ids
     tensor([2])

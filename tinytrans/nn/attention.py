@@ -1,12 +1,13 @@
-"""Attention: queries (T, K), keys (S, K), values (S, d_v) -> for each query a mean of the values, weighted by how its key fits.
+"""Attention: queries (T, K), keys (S, K), values (S, d_v) -> for each query a mean of the values, by fit.
 
-The readable functions come first, the way the paper writes them; `fused_attend` gives the same numbers from one fused kernel;
+The readable functions come first, as the paper writes them; `fused_attend` gives the same numbers from one kernel;
 `Attention` owns the weights, splits the width into heads and calls it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 KeysValues: TypeAlias = tuple[Tensor, Tensor]
 """A memory's keys and values, both (B, G, S, K)."""
+ScoreBias: TypeAlias = Callable[..., Tensor]
+"""(H, T, S, *, device) -> what is added to the scores, (H, T, S), as `positions.alibi` does."""
 
 
 def attend_one(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -78,7 +81,8 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention: softmax(Q K^T / sqrt(K)) V.
 
-    q (..., T, K), k (..., S, K), v (..., S, d_v) -> (..., T, d_v); mask: bool, broadcasts to (..., T, S), True = may look.
+    q (..., T, K), k (..., S, K), v (..., S, d_v) -> (..., T, d_v).
+    The mask is bool and broadcasts to (..., T, S), True = may look.
     A query that may look nowhere gets zeros. Source: Vaswani et al. 2017, equation 1, arXiv 1706.03762.
 
     >>> attend(torch.zeros(1, 4), torch.zeros(2, 4), torch.tensor([[1.0], [3.0]]))
@@ -100,11 +104,13 @@ def self_attend(x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Tensor |
     return attend(x @ w_q, x @ w_k, x @ w_v, mask)
 
 
-def cross_attend(x: Tensor, memory: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Tensor | None = None) -> Tensor:
+def cross_attend(
+    x: Tensor, memory: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """One sequence looks at another: x asks, memory answers.
 
-    Q = x W_q, K = memory W_k, V = memory W_v: x (..., T, D), memory (..., S, D_m), w_q (D, K), w_k (D_m, K), w_v (D_m, d_v)
-    -> (..., T, d_v). The mask hides places of the memory, (..., T, S) or (..., 1, S), True = may look.
+    Q = x W_q, K = memory W_k, V = memory W_v: x (..., T, D), memory (..., S, D_m), w_q (D, K), w_k (D_m, K),
+    w_v (D_m, d_v) -> (..., T, d_v). The mask hides places of the memory, (..., T, S) or (..., 1, S), True = may look.
 
     >>> cross_attend(torch.ones(1, 2), torch.eye(2), torch.zeros(2, 3), torch.zeros(2, 3), torch.eye(2))
     tensor([[0.5000, 0.5000]])
@@ -133,20 +139,32 @@ def attention_bytes(B: int, H: int, T: int, S: int, itemsize: int = 4) -> int:
 
 
 def fused_attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """`attend` from one fused kernel (torch's scaled_dot_product_attention): the same numbers, sooner and in less memory.
+    """`attend` from one kernel (torch's scaled_dot_product_attention): the same numbers, sooner, in less memory.
 
-    q (B, H, T, K), k and v (B, G, S, ...) with H a multiple of G -> (B, H, T, d_v). `causal=True` is the mask `causal(T, S)`
-    without building it where the kernel can do so; `mask` is bool and broadcasts to (B, H, T, S).
+    q (B, H, T, K), k and v (B, G, S, ...) with H a multiple of G -> (B, H, T, d_v). `causal=True` is the mask
+    `causal(T, S)` without building it where the kernel can do so; `mask` is bool and broadcasts to (B, H, T, S).
     Source: Dao et al. 2022 (FlashAttention), arXiv 2205.14135.
     """
     T, S = q.shape[-2], k.shape[-2]
-    if causal and (mask is not None or 1 < T < S):  # the kernels' own causal mask is aligned to the first key, not the last
+    if causal and (
+        mask is not None or (bias is not None and T > 1) or 1 < T < S
+    ):  # the kernels' own causal mask is aligned to the first key, not the last
         hidden = masks.causal(T, S, device=q.device)
         mask = hidden if mask is None else mask & hidden
     own = causal and mask is None and T > 1
     grouped = q.shape[-3] != k.shape[-3]
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=own, enable_gqa=grouped)
 
 
@@ -162,12 +180,13 @@ def split_heads(x: Tensor, K: int) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention with its weights: x (B, T, D) -> (B, T, D).
 
-    The D numbers of a token are split into H heads of width K = D / H, each head attends on its own, and W_O mixes what they
-    found. With n_kv_heads = G < H, groups of H / G heads share keys and values (multi-query: G = 1).
+    The D numbers of a token are split into H heads of width K = D / H, each head attends on its own, and W_O mixes what
+    they found. With n_kv_heads = G < H, groups of H / G heads share keys and values (multi-query: G = 1).
     One matrix `qkv` holds W_Q, W_K and W_V; in cross-attention its rows for keys and values read the memory.
 
     Raises ValueError where the sizes do not divide. Sources: Vaswani et al. 2017, section 3.2.2, arXiv 1706.03762;
-    Ainslie et al. 2023 (grouped heads), arXiv 2305.13245; Dehghani et al. 2023 (norms on queries and keys), arXiv 2302.05442.
+    Ainslie et al. 2023 (grouped heads), arXiv 2305.13245; Dehghani et al. 2023 (norms on queries and keys), arXiv
+    2302.05442.
 
     >>> Attention(d_model=6, n_heads=2)(torch.zeros(4, 5, 6)).shape
     torch.Size([4, 5, 6])
@@ -184,6 +203,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         causal: bool = False,
         window: int | None = None,
+        score_bias: ScoreBias | None = None,
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -192,7 +212,7 @@ class Attention(nn.Module):
         if n_heads % n_kv_heads:
             raise ValueError(f"n_heads {n_heads} is not a multiple of n_kv_heads {n_kv_heads}")
         self.n_heads, self.n_kv_heads, self.head_width = n_heads, n_kv_heads, d_model // n_heads
-        self.qk_norm, self.dropout, self.window = qk_norm, dropout, window
+        self.qk_norm, self.dropout, self.window, self.score_bias = qk_norm, dropout, window, score_bias
         self.causal = causal or window is not None  # a window looks back only, however short the sequence
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.head_width, bias=bias)
         self.out = nn.Linear(d_model, d_model, bias=bias)
@@ -206,7 +226,7 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """x (B, T, D), memory (B, S, D) or None for self-attention, mask (T, S) or (B, T, S), True = may look -> (B, T, D).
+        """x (B, T, D), memory (B, S, D) or None for self-attention, mask (T, S) or (B, T, S) -> (B, T, D).
 
         Instead of the memory itself, its `keys_values` will do.
         """
@@ -216,10 +236,14 @@ class Attention(nn.Module):
         if mask is not None and mask.dim() == 3:
             mask = mask.unsqueeze(1)  # (B, 1, T, S): the same for every head
         T, S = q.shape[-2], k.shape[-2]
+        if mask is not None and cache is not None:
+            mask = mask[..., -S:]  # a rolling cache has forgotten what stood before
         if self.window is not None and self.window < S:
             near = masks.window(T, self.window, S, device=x.device)
             mask = near if mask is None else mask & near
-        y = fused_attend(q, k, v, mask, causal=self.causal, dropout=self.dropout if self.training else 0.0)
+        bias = None if self.score_bias is None else self.score_bias(self.n_heads, T, S, device=x.device)
+        dropout = self.dropout if self.training else 0.0
+        y = fused_attend(q, k, v, mask, causal=self.causal, bias=bias, dropout=dropout)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, H K)
 
     def heads(

@@ -191,7 +191,7 @@ class RollingCache(KVCache):
     def rewind(self, length: int) -> None:
         """Forget all but the first positions; raises ValueError where of those the last can no longer be seen."""
         gone = self.length - length
-        if self.stored - gone < min(length, self.window - 1):
+        if length and self.stored - gone < min(length, self.window - 1):
             raise ValueError(
                 f"cannot rewind to {length}: the cache holds the last {self.stored} of {self.length} positions, "
                 f"and its window is {self.window}"

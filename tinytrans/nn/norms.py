@@ -1,6 +1,7 @@
 """Normalisation: x (..., D) -> (..., D), each vector brought to one scale, then stretched by learned gains.
 
 The readable functions come first, the way the papers write them; the modules give the same numbers from fused kernels.
+Batch normalisation is here to be compared: it brings each number to one scale over the batch, and so ties its rows.
 """
 
 from __future__ import annotations
@@ -41,6 +42,53 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
     """
     y = x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + eps)
     return y if weight is None else y * weight
+
+
+def batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Each of the D numbers is brought to one scale by statistics of its own.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias, with x (..., D) and mean, var, weight, bias
+    (D,) -> (..., D). Training takes mean and var from the batch (`batch_statistics`), evaluation
+    those that ran along with the training (`running_statistics`).
+    Source: Ioffe and Szegedy 2015, algorithms 1 and 2, arXiv 1502.03167.
+
+    >>> zero, one = torch.tensor([0.0]), torch.tensor([1.0])
+    >>> batch_norm(torch.tensor([[8.0], [2.0]]), 2 * one, 9 * one, one, zero, eps=0.0)
+    tensor([[2.],
+            [0.]])
+    """
+    return (x - mean) / torch.sqrt(var + eps) * weight + bias
+
+
+def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each of the D numbers over all N rows: x (..., D) -> (D,), (D,).
+
+    The variance divides by N, as the rows' own. Padding, where there is some, counts like text.
+
+    >>> batch_statistics(torch.tensor([[1.0], [3.0]]))
+    (tensor([2.]), tensor([1.]))
+    """
+    rows = x.flatten(0, -2)  # (N, D)
+    mean = rows.mean(dim=0)
+    return mean, (rows - mean).square().mean(dim=0)
+
+
+def running_statistics(mean: Tensor, var: Tensor, x: Tensor, momentum: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Running mean and variance (D,) and one more batch x (..., D) -> the new mean and variance.
+
+    new = (1 - momentum) old + momentum batch, where the batch's variance divides by N - 1, to guess
+    that of all data. Raises ValueError for a batch of one row, which has no variance.
+
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> running_statistics(torch.tensor([0.0]), torch.tensor([1.0]), x, momentum=0.5)
+    (tensor([1.]), tensor([1.5000]))
+    """
+    N = x.flatten(0, -2).shape[0]
+    if N < 2:
+        raise ValueError(f"a batch of {N} row has no variance: batch normalisation needs 2 at least to train")
+    batch_mean, batch_var = batch_statistics(x)
+    batch_var = batch_var * N / (N - 1)
+    return (1 - momentum) * mean + momentum * batch_mean, (1 - momentum) * var + momentum * batch_var
 
 
 class FusedRMSNorm(torch.autograd.Function):
@@ -116,6 +164,37 @@ class RMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}, bias={self.bias is not None}"
+
+
+class BatchNorm(nn.Module):
+    """`batch_norm` with gains, shifts and running statistics: x (..., D) -> (..., D), not the same in train and eval.
+
+    Not among NORMS: in training a text's numbers depend on the other texts of its batch, in evaluation on all of the
+    training's; with causal attention, even on its own future.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, d_model: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.register_buffer("mean", torch.zeros(d_model))
+        self.register_buffer("var", torch.ones(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return batch_norm(x, self.mean, self.var, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            mean, var = running_statistics(self.mean, self.var, x, self.momentum)
+            self.mean.copy_(mean)
+            self.var.copy_(var)
+        return batch_norm(x, *batch_statistics(x), self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}"
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"layer": LayerNorm, "rms": RMSNorm}

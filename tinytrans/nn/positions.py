@@ -2,6 +2,7 @@
 
 `sinusoidal` gives vectors to add to the embeddings. RoPE adds nothing: `rotation_at` computes once, for all layers, by
 which angles the places turn, and `rotate` turns queries and keys, so that their products depend on the distance alone.
+`alibi` adds nothing either: it lowers the scores of what stands far away.
 """
 
 from __future__ import annotations
@@ -75,3 +76,33 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """
     swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (x2, x1), a copy, so we may work in place
     return swapped.mul_(rotation.sin).addcmul_(x, rotation.cos)
+
+
+def alibi_slopes(H: int, *, device: torch.device | str | None = None) -> Tensor:
+    """How fast each head loses sight of what is far: (H,), a falling geometric sequence that ends at 2^-8.
+
+    2^(-8 h / H) for h = 1 ... H where H is a power of two; other H take the slopes of the power below and, of those of
+    the power above, every other one from the first. Source: Press et al. 2021, section 3, arXiv 2108.12409.
+
+    >>> alibi_slopes(2).tolist(), alibi_slopes(3).tolist()
+    ([0.0625, 0.00390625], [0.0625, 0.00390625, 0.25])
+    """
+    power = 1 << (H.bit_length() - 1)
+    slopes = 2.0 ** (-8 * torch.arange(1, power + 1, device=device) / power)
+    between = 2.0 ** (-4 * (1 + 2 * torch.arange(H - power, device=device)) / power)
+    return torch.cat((slopes, between))
+
+
+def alibi(H: int, T: int, S: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
+    """Attention with linear biases: what is added to the scores of T queries, the last of S positions: (H, T, S).
+
+    -slope_h |t - s|, so that a longer text than was ever seen is nothing new: no table, no angle, no limit.
+    Source: Press et al. 2021, section 3, arXiv 2108.12409.
+
+    >>> alibi(1, 2, 3) * 256
+    tensor([[[-1.,  0., -1.],
+             [-2., -1.,  0.]]])
+    """
+    S = T if S is None else S
+    queries, keys = torch.arange(S - T, S, device=device), torch.arange(S, device=device)
+    return alibi_slopes(H, device=device)[:, None, None] * -(queries[:, None] - keys[None, :]).abs()

@@ -24,7 +24,8 @@ def rnn_step(x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor) -> Tenso
     The state is the output too: the next step gets it, and whoever reads the sequence.
     Source: Elman 1990, Cognitive Science 14.
 
-    >>> rnn_step(torch.ones(1, 2), torch.ones(1, 1), torch.ones(1, 2), -torch.ones(1, 1), torch.zeros(1))
+    >>> one, two = torch.ones(1, 1), torch.ones(1, 2)
+    >>> rnn_step(two, one, two, -one, torch.zeros(1))
     tensor([[0.7616]])
     """
     return torch.tanh(x @ w_x.T + h @ w_h.T + b)
@@ -68,7 +69,7 @@ def lstm_step(x: Tensor, state: LSTMState, w_x: Tensor, w_h: Tensor, b: Tensor) 
 
 
 def unroll(step: Callable[[Tensor, Tensor], Tensor], xs: Tensor, h: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The same step at every place: xs (B, T, E), h (B, D) -> all states (B, T, D), the last (B, D).
+    """The same step at every place: xs (B, T, E), h (B, D) -> states (B, T, D), the last (B, D).
 
     `step(x, h)` -> h'. Row b ends after lengths[b] places: its state then stays, its outputs are 0.
 
@@ -100,7 +101,7 @@ def additive_scores(query: Tensor, keys: Tensor, w_q: Tensor, w_k: Tensor, v: Te
 
 
 def attention_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Scores (B, S) and values (B, S, M) -> the values' weighted mean (B, M) and the weights (B, S).
+    """Scores (B, S) and values (B, S, M) -> the values' weighted mean (B, M), the weights (B, S).
 
     weights = softmax over S, context = sum_s weights_s values_s. The mask (B, S), True = may look,
     hides padding before the softmax, so that the weights of what is real sum to 1.

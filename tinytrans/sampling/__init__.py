@@ -1,11 +1,13 @@
 """Logits -> ids: filters that say what may come next, and loops that let a model go on.
 
-`filters` holds pure functions on logits, `generate` the loop over them; a further way to search (beams, a draft model)
-is a further file that takes a model, ids and a KV cache, as `generate.stream` does.
+`filters` holds pure functions on logits, `generate` the loop over them, `beam` the search for the likeliest answer,
+`speculative` the loop with a draft model.
 """
 
 from __future__ import annotations
 
-from tinytrans.sampling.generate import generate, sample, stream
+from tinytrans.sampling.beam import beam_search
+from tinytrans.sampling.generate import generate, pad_left, sample, stream
+from tinytrans.sampling.speculative import speculate
 
-__all__ = ["generate", "sample", "stream"]
+__all__ = ["beam_search", "generate", "pad_left", "sample", "speculate", "stream"]

@@ -1,4 +1,4 @@
-"""Filters: logits (..., V) -> logits (..., V), where what must not be drawn has become -inf.
+"""Filters: logits (..., V) -> logits (..., V), where what must not be drawn has become -inf, or less likely.
 
 They leave the caller's logits as they are and may be chained; softmax shares the probability out among what is left.
 """
@@ -53,8 +53,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
         return logits  # rounding must not cut the tail off
     sorted_logits, ids = logits.sort(dim=-1, descending=True)
     probabilities = sorted_logits.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # of all tokens more probable than this one
-    before[..., 0] = 0.0  # exactly, whatever the rounding: the first one stays
+    before = probabilities.cumsum(dim=-1) - probabilities  # of all tokens more probable than this one; 0 for the first
     kept = sorted_logits.masked_fill(before >= p, float("-inf"))
     return kept.scatter(-1, ids, kept)  # back to the order of the vocabulary
 
@@ -71,3 +70,22 @@ def min_p(logits: Tensor, p: float) -> Tensor:
         raise ValueError(f"min_p {p} is not in [0, 1]")
     floor = logits.amax(dim=-1, keepdim=True) + (math.log(p) if p > 0 else float("-inf"))
     return logits.masked_fill(logits < floor, float("-inf"))
+
+
+def repetition_penalty(logits: Tensor, ids: Tensor, penalty: float, seen: Tensor | None = None) -> Tensor:
+    """What has been said becomes less likely: logits (B, V), ids so far (B, T) -> logits (B, V).
+
+    A said token's logit is divided by the penalty where positive and multiplied where negative,
+    once, however often it was said; 1 changes nothing. `seen` (B, T) says which ids count, all
+    unless given (padding was never said). Raises ValueError unless penalty > 0.
+    Source: Keskar et al. 2019 (CTRL), section 4.1, arXiv 1909.05858.
+
+    >>> repetition_penalty(torch.tensor([[3.0, -1.0, 2.0]]), torch.tensor([[0, 1, 0]]), 2.0)
+    tensor([[ 1.5000, -2.0000,  2.0000]])
+    """
+    if not penalty > 0:
+        raise ValueError(f"repetition_penalty {penalty} is not positive")
+    seen = torch.ones_like(ids) if seen is None else seen.long()
+    times = torch.zeros_like(logits, dtype=torch.long).scatter_add(-1, ids, seen)  # (B, V)
+    lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(times > 0, lowered, logits)

@@ -1,11 +1,12 @@
 """Generation: a model and ids (B, T) -> the ids with what the model says next (B, T + n).
 
-`sample` draws one token from logits, `stream` goes on step by step, `generate` collects the steps.
+`sample` draws one token from logits, `stream` goes on step by step, `generate` collects the steps. Prompts of unequal
+length are padded on the left (`pad_left`), so that all of them end where the model goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,13 +18,29 @@ from tinytrans.sampling import filters
 
 
 class LanguageModel(Protocol):
-    """What generation asks of a model: logits for ids with or without a cache, and `config.max_len`."""
+    """What generation asks of a model: logits for ids with or without a cache, and `config.max_len`.
+
+    To read prompts padded on the left it must also take `mask` and `positions`, as GPT does.
+    """
 
     @property
     def config(self) -> Any: ...
     def __call__(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor: ...
     def new_cache(self, batch: int, max_len: int | None = None) -> KVCache: ...
     def modules(self) -> Iterator[nn.Module]: ...
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Prompts of any lengths -> ids (B, T), the ends of all in the last column, and how many of each are padding (B,).
+
+    >>> pad_left([[5, 6, 7], [8]])
+    (tensor([[5, 6, 7],
+            [0, 0, 8]]), tensor([0, 2]))
+    """
+    T = max(len(prompt) for prompt in prompts)
+    pads = [T - len(prompt) for prompt in prompts]
+    rows = [[pad_id] * n + list(prompt) for n, prompt in zip(pads, prompts, strict=True)]
+    return torch.tensor(rows), torch.tensor(pads)
 
 
 def sample(
@@ -44,6 +61,25 @@ def sample(
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
+    chances = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    return torch.multinomial(chances, 1, generator=generator).squeeze(-1)
+
+
+def probabilities(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Tensor:
+    """The chance of each token to be drawn by `sample`: logits (..., V) -> (..., V); at temperature 0 all or nothing.
+
+    >>> probabilities(torch.tensor([1.0, 3.0, 3.0]), top_k=2)
+    tensor([0.0000, 0.5000, 0.5000])
+    """
+    if temperature == 0:
+        return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1)
     logits = filters.temperature(logits, temperature)
     if top_k is not None:
         logits = filters.top_k(logits, top_k)
@@ -51,7 +87,7 @@ def sample(
         logits = filters.top_p(logits, top_p)
     if min_p is not None:
         logits = filters.min_p(logits, min_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+    return logits.softmax(dim=-1)
 
 
 def stream(
@@ -63,7 +99,9 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
+    repetition_penalty: float = 1.0,
     stop: int | Sequence[int] | None = None,
+    pads: Tensor | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
 ) -> Iterator[Tensor]:
@@ -71,19 +109,27 @@ def stream(
 
     A row that has stopped repeats its stop id. The cache changes the time, not the ids. What the model reads is never
     longer than its max_len: see `forget`. It reads in eval mode; between two steps every module is in its old mode.
+    Of each row the first pads[b] ids are padding (`pad_left`): the row goes on as it would without them, as long as
+    all fit max_len.
     """
     B, T = ids.shape
     max_len = model.config.max_len
     cache = model.new_cache(B, min(T + max_new_tokens, max_len)) if use_cache else None
     stops = None if stop is None else torch.as_tensor(stop, device=ids.device).reshape(-1)
     finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
+    modules = list(model.modules())  # walked once, not at every step
     start = 0
     for _ in range(max_new_tokens):
         if (kept := forget(start, ids.shape[1], max_len)) > start:
             start = kept
             if cache is not None:
                 cache.reset()  # what stays moves to new positions
-        logits = next_logits(model, ids[:, start:], cache)
+        hidden = None if pads is None else (pads - start).clamp(min=0)
+        with evaluating(modules):
+            logits = next_logits(model, ids[:, start:], cache, hidden)
+        if repetition_penalty != 1:
+            seen = None if pads is None else not_padding(ids.shape[1], pads)
+            logits = filters.repetition_penalty(logits, ids, repetition_penalty, seen)
         new = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
         new = torch.where(finished, ids[:, -1], new)
         yield new
@@ -103,7 +149,9 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
+    repetition_penalty: float = 1.0,
     stop: int | Sequence[int] | None = None,
+    pads: Tensor | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
 ) -> Tensor:
@@ -116,7 +164,9 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
+        repetition_penalty=repetition_penalty,
         stop=stop,
+        pads=pads,
         generator=generator,
         use_cache=use_cache,
     )
@@ -135,18 +185,29 @@ def forget(start: int, stop: int, max_len: int) -> int:
 
 
 @torch.inference_mode()
-def next_logits(model: LanguageModel, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-    """Logits (B, V) of the token after ids (B, T), in eval mode; ids that the cache holds are not read again."""
-    with evaluating(model):
-        if cache is not None:
-            ids = ids[:, cache.length :]
-        return model(ids, cache=cache)[:, -1]
+def next_logits(model: LanguageModel, ids: Tensor, cache: KVCache | None = None, pads: Tensor | None = None) -> Tensor:
+    """Logits (B, V) of the token after ids (B, T); what the cache holds of them is not read again.
+
+    The first pads[b] ids of a row are hidden, and its positions count from behind them.
+    """
+    S, known = ids.shape[1], 0 if cache is None else cache.length
+    if pads is None:
+        return model(ids[:, known:], cache=cache)[:, -1]
+    positions = (torch.arange(known, S, device=ids.device) - pads[:, None]).clamp(min=0)  # (B, T)
+    mask = not_padding(S, pads).unsqueeze(1)
+    reader: Any = model  # which then must take a mask and positions
+    return reader(ids[:, known:], mask=mask, positions=positions, cache=cache)[:, -1]
+
+
+def not_padding(S: int, pads: Tensor) -> Tensor:
+    """Which of S places are real where each row begins with pads[b] that are not: (B,) -> bool (B, S)."""
+    return torch.arange(S, device=pads.device) >= pads[:, None]
 
 
 @contextmanager
-def evaluating(model: LanguageModel) -> Iterator[None]:
-    """Within it the model is in eval mode; after it every module is again in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it these modules are in eval mode; after it each is again in the mode it was in."""
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

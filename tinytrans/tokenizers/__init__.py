@@ -15,8 +15,14 @@ READABLE: tuple[type[Tokenizer], ...] = (
 )  # fmt: skip
 
 __all__ = [
-    "BPETokenizer", "CharacterTokenizer", "Tokenizer", "UnigramTokenizer", "WordPieceTokenizer", "WordTokenizer", "load_tokenizer",
-]  # fmt: skip
+    "BPETokenizer",
+    "CharacterTokenizer",
+    "Tokenizer",
+    "UnigramTokenizer",
+    "WordPieceTokenizer",
+    "WordTokenizer",
+    "load_tokenizer",
+]
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:

@@ -26,7 +26,7 @@ FIXED = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.
 def describe(model: Any) -> EncDecConfig:
     """Their model -> our config; the bias of the logits is ours only if it is not 0."""
     c = model.config
-    demand(c, share_encoder_decoder_embeddings=True, decoder_vocab_size=c.vocab_size)
+    demand(c, share_encoder_decoder_embeddings=True, tie_word_embeddings=True, decoder_vocab_size=c.vocab_size)
     demand(c, decoder_attention_heads=c.encoder_attention_heads, decoder_ffn_dim=c.encoder_ffn_dim)
     if c.d_model % 2:
         raise ValueError(f"d_model {c.d_model} is odd, and their sines and cosines are then not halves")
@@ -40,7 +40,6 @@ def describe(model: Any) -> EncDecConfig:
         max_len=c.max_position_embeddings,
         feedforward=activation(c.activation_function),
         scale_embedding=c.scale_embedding,
-        tie=c.tie_word_embeddings,
         head_bias=bool(model.final_logits_bias.any()),
         dropout=c.dropout,
     )
@@ -49,7 +48,7 @@ def describe(model: Any) -> EncDecConfig:
 def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config; token 0 pads and starts unless told."""
     demand(c, positions="sinusoidal", norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
-    demand(c, embedding_width=c.d_model, norm_eps=1e-5)
+    demand(c, embedding_width=c.d_model, norm_eps=1e-5, tie=True)
     return "MarianMTModel", {
         "vocab_size": c.vocab_size,
         "encoder_layers": c.n_layers,
@@ -62,7 +61,6 @@ def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
         "max_position_embeddings": c.max_len,
         "activation_function": their_activation(c.feedforward),
         "scale_embedding": c.scale_embedding,
-        "tie_word_embeddings": c.tie,
         "dropout": c.dropout,
         "attention_dropout": c.dropout,
         "pad_token_id": 0,
@@ -78,7 +76,6 @@ def places(c: EncDecConfig) -> Places:
         "embedding.weight": place("model.shared.weight"),
         **layers(c.n_layers, block("encoder")),
         **layers(c.decoder_layers, {**block("decoder"), **attention("decoder", "cross", "encoder_attn")}),
-        "head.weight": place("lm_head.weight"),
         "head.bias": place("final_logits_bias", form="reshaped"),
     }
 
