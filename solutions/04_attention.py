@@ -12,8 +12,8 @@
 # - recognise a model that cheats: a loss that is too good because the answer was visible;
 # - let one sequence look at another, and say what all this costs.
 #
-# **Builds on** lesson 00 (shapes, the softmax) and lesson 03 (the encoder's one vector, additive attention). If you skipped 03: section 1
-# gives you the problem that it ends with. **Leads to** 05 (many heads), 07 and 09 (the block around attention), 16 (making it fast).
+# **Builds on** matrix products, the softmax, and lesson 03 (the encoder's one vector, additive attention). If you skipped 03: section 1
+# gives you the problem that it ends with. **Leads to** 05 (many heads) and 07 (the block around attention).
 #
 # **Time** about 90 minutes: the bottleneck 5, one query 15, all queries 15, weights 15, a sequence looking at itself 10, the future 15,
 # padding and windows 10, cross-attention 5, cost 5. The notebook computes for about a minute in all on two CPU cores. A GPU changes

@@ -47,13 +47,11 @@ def test_a_lesson_reads_well_and_its_check_speaks_kindly(lesson: Page, picture: 
     )
     assert lesson.evaluate(WIDER_THAN_THE_PAGE) == [], "a cell is wider than the page: break its lines"
 
-    pitfalls = lesson.locator(".jp-Notebook details")
-    assert pitfalls.count(), (
-        "the lesson's pitfalls are not folded: `<!-- pitfalls: ... -->` stands on a line of its own"
-    )
-    pitfalls.first.locator("summary").click()
-    expect(pitfalls.first.locator("li").first).to_be_visible()
-    picture("pitfalls")
+    hint = lesson.locator(".jp-Notebook details").first
+    expect(hint).not_to_have_attribute("open", "")
+    hint.locator("summary").click()
+    expect(hint).to_have_attribute("open", "")
+    picture("hint")
 
     index = lesson.evaluate(GO_TO_THE_FIRST_CHECK)
     lesson.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-above')")
