@@ -30,7 +30,9 @@ ScoreBias: TypeAlias = Callable[..., Tensor]
 def attend_one(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """One query asks, every key answers, and the values are mixed by how well each key answered.
 
-    output = sum_s softmax_s(query . key_s / sqrt(K)) value_s: query (K,), keys (S, K), values (S, d_v) -> (d_v,).
+    output = sum_s softmax_s(query . key_s / sqrt(K)) value_s
+
+    query (K,), keys (S, K), values (S, d_v) -> (d_v,).
     A query that fits no key better than another gets the plain mean of the values.
     Source: Vaswani et al. 2017, section 3.2.1, arXiv 1706.03762.
 
@@ -43,9 +45,9 @@ def attend_one(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def attention_scores(q: Tensor, k: Tensor) -> Tensor:
-    """How well each query fits each key: Q K^T / sqrt(K), with q (..., T, K) and k (..., S, K) -> (..., T, S).
+    """How well each query fits each key: Q K^T / sqrt(K).
 
-    Divided by sqrt(K) so that the scores of random vectors have variance 1 at every head width K.
+    q (..., T, K), k (..., S, K) -> (..., T, S). Divided by sqrt(K) so that the scores of random vectors have variance 1 at every head width K.
     Source: Vaswani et al. 2017, section 3.2.1, arXiv 1706.03762.
 
     >>> attention_scores(torch.tensor([[1.0, 1, 1, 1]]), torch.tensor([[2.0, 2, 2, 2]]))
@@ -55,9 +57,10 @@ def attention_scores(q: Tensor, k: Tensor) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scores (..., T, S) -> weights (..., T, S): each row is positive where it may look, 0 elsewhere, and sums to 1.
+    """Scores (..., T, S) -> weights (..., T, S): positive where a row may look, 0 elsewhere; rows sum to 1.
 
-    The mask is bool and broadcasts to the scores, True = may look. A row that may look nowhere gets zeros, not NaN.
+    The mask is bool and broadcasts to the scores, True = may look. A row that may look nowhere gets
+    zeros, not NaN.
 
     >>> masked_softmax(torch.tensor([[5.0, 5.0, 9.0]]), torch.tensor([[True, True, False]]))
     tensor([[0.5000, 0.5000, 0.0000]])
@@ -70,7 +73,9 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The attention matrix softmax(Q K^T / sqrt(K)): q (..., T, K), k (..., S, K) -> (..., T, S), rows sum to 1.
+    """The attention matrix softmax(Q K^T / sqrt(K)).
+
+    q (..., T, K), k (..., S, K) -> (..., T, S); rows sum to 1. The mask is bool, True = may look.
 
     >>> attention_weights(torch.zeros(1, 4), torch.zeros(2, 4))
     tensor([[0.5000, 0.5000]])
@@ -109,8 +114,9 @@ def cross_attend(
 ) -> Tensor:
     """One sequence looks at another: x asks, memory answers.
 
-    Q = x W_q, K = memory W_k, V = memory W_v: x (..., T, D), memory (..., S, D_m), w_q (D, K), w_k (D_m, K),
-    w_v (D_m, d_v) -> (..., T, d_v). The mask hides places of the memory, (..., T, S) or (..., 1, S), True = may look.
+    Q = x W_q, K = memory W_k, V = memory W_v: x (..., T, D), memory (..., S, D_m),
+    w_q (D, K), w_k (D_m, K), w_v (D_m, d_v) -> (..., T, d_v).
+    The mask hides places of the memory, (..., T, S) or (..., 1, S), True = may look.
 
     >>> cross_attend(torch.ones(1, 2), torch.eye(2), torch.zeros(2, 3), torch.zeros(2, 3), torch.eye(2))
     tensor([[0.5000, 0.5000]])
@@ -119,9 +125,10 @@ def cross_attend(
 
 
 def attention_flops(T: int, S: int, K: int, d_v: int) -> int:
-    """Floating-point operations of one head's two matrix products, Q K^T and weights V; the softmax is not counted.
+    """Floating-point operations of one head's two matrix products, Q K^T and weights V, without the softmax.
 
-    A product of (a, b) and (b, c) takes 2 a b c operations: b multiplications and b additions for each of a c numbers.
+    A product of (a, b) and (b, c) takes 2 a b c operations: b multiplications and b additions for each
+    of a c numbers.
 
     >>> attention_flops(T=10, S=10, K=4, d_v=4)
     1600
@@ -130,7 +137,7 @@ def attention_flops(T: int, S: int, K: int, d_v: int) -> int:
 
 
 def attention_bytes(B: int, H: int, T: int, S: int, itemsize: int = 4) -> int:
-    """Bytes of the attention matrices of one layer: B H matrices of T x S numbers of itemsize bytes (4 in float32).
+    """Bytes of one layer's attention matrices: B H of T x S numbers of itemsize bytes (4 in float32).
 
     >>> attention_bytes(B=1, H=12, T=1024, S=1024)
     50331648
