@@ -47,7 +47,8 @@ def attend_one(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def attention_scores(q: Tensor, k: Tensor) -> Tensor:
     """How well each query fits each key: Q K^T / sqrt(K).
 
-    q (..., T, K), k (..., S, K) -> (..., T, S). Divided by sqrt(K) so that the scores of random vectors have variance 1 at every head width K.
+    q (..., T, K), k (..., S, K) -> (..., T, S). Divided by sqrt(K) so that the scores of random vectors
+    have variance 1 at every head width K.
     Source: Vaswani et al. 2017, section 3.2.1, arXiv 1706.03762.
 
     >>> attention_scores(torch.tensor([[1.0, 1, 1, 1]]), torch.tensor([[2.0, 2, 2, 2]]))
