@@ -71,7 +71,7 @@ def test_nbgrader_autograde(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (place("bob").parent / "timestamp.txt").write_text("now")
     nbgrader(tiny, monkeypatch, "autograde", NAME)
     nbgrader(tiny, monkeypatch, "generate_feedback", NAME)
-    assert scores(tiny / "gradebook.db") == {"ann": 8, "bob": 2, "cut": 0, "dup": 8, "eve": 0}
+    assert scores(tiny / "gradebook.db") == {"ann": 8, "bob": 4, "cut": 0, "dup": 8, "eve": 0}
     assert sorted(p.name for p in (tiny / "autograded" / "ann" / NAME).iterdir()) == ["timestamp.txt", f"{NAME}.ipynb"]
     page = {s: (tiny / "feedback" / s / NAME / f"{NAME}.html").read_text() for s in ("ann", "bob", "cut", "dup", "eve")}
     assert "you multiplied x by itself; doubling adds x to itself" in page["bob"]

@@ -52,7 +52,7 @@ def test_autograde(tiny: Path, folder: Path, tmp_path: Path, capsys: pytest.Capt
     students = printed["students"]
     assert {s: (v["score"], v["max"]) for s, v in students.items()} == {
         "ann": (8, 8),
-        "bob": (2, 8),
+        "bob": (4, 8),
         "cut": (0, 8),
         "dan": (0, 8),
         "eve": (0, 8),
@@ -82,7 +82,7 @@ def test_check(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["check", "--course", str(tiny), str(path)]) == 0
     said = capsys.readouterr().out
     assert "✗ double: 0 of 3 points\n  you multiplied x by itself" in said
-    assert said.endswith("tiny: 2 of 8 points\n")
+    assert said.endswith("tiny: 4 of 8 points\n")
 
 
 def test_without_a_box(

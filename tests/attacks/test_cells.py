@@ -122,9 +122,9 @@ ATTACKS = {
     "changed inputs": wins("def halve_softmax(x):\n    x.mul_(2)\n    return torch.softmax(x, -1) / 2", "changed in place"),
     "a question answered by an object": Attack({"why": "class W(str):\n    def strip(self): return 'b'\nwhy = W('x')"}, {"why": 0}, "one of the letters"),
     "a question answered by all": Attack({"why": "why = 'a b c'"}, {"why": 0}, "one of the letters"),
-    "an earlier cell that hangs": Attack({"double": "while True: pass"}, {"double": 0, OWN: 0}),
-    "an earlier cell that writes frames": Attack({"double": RIGHT["double"] + "\nimport os\nos.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')"}, {"double": 0, OWN: 0}),
-    "a class in place of the function": Attack({"double": "class double:\n    def __init__(self, x): self.x = x"}, {"double": 0, OWN: 0}),
+    "an earlier cell that hangs": Attack({"double": "while True: pass"}, {"double": 0}),
+    "an earlier cell that writes frames": Attack({"double": RIGHT["double"] + "\nimport os\nos.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')"}, {"double": 0}),
+    "a class in place of the function": Attack({"double": "class double:\n    def __init__(self, x): self.x = x"}, {"double": 0}),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
 }  # fmt: skip
 
