@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +45,9 @@ class Verdict:
     seeds: tuple[int, ...]
     exercises: dict[str, Graded]
     notes: tuple[str, ...]
+    submission: str = ""  # SHA-256 of the file
+    used: Mapping[str, float] = field(default_factory=dict)  # seconds of wall and processor time, bytes of memory
+    starved: bool = False  # something timed out that had little of the processor: to be tried again alone
 
     @property
     def score(self) -> int:
@@ -66,7 +69,8 @@ class Verdict:
                 parts = [asdict(part) for part in o.parts]
                 exercises[name] |= {"parts": parts, "report": report(o), "printed": graded.printed}
         found = {"score": self.score, "max": self.points, "exercises": exercises, "notes": list(self.notes)}
-        return found | {"isolation": self.isolation, "seeds": list(self.seeds)} if details else found
+        how = {"isolation": self.isolation, "seeds": list(self.seeds), "submission": self.submission}
+        return found | how | {"used": dict(self.used)} if details else found
 
 
 def fresh_seeds(n: int = SEEDS) -> tuple[int, ...]:
@@ -88,13 +92,17 @@ def grade(
     seeds = tuple(seeds or fresh_seeds())
     if not submission.readable:
         nothing = {item.name: unjudged(item, submission.notes[0]) for item in release.items}
-        return Verdict("not executed", seeds, nothing, submission.notes)
+        return Verdict("not executed", seeds, nothing, submission.notes, submission.digest)
+    start = time.monotonic()
     with sandboxes() as sandbox:
         grading = Grading(release, submission, sandbox, seeds)
         exercises = {item.name: grading.item(item) for item in release.items}
+        used = {"cpu": round(sandbox.cpu(), 3), "memory": sandbox.memory}
+    used["wall"] = round(time.monotonic() - start, 3)
     of_cells = [f"{name}: {note}" for name, note in submission.cell_notes.items()]
     notes = dict.fromkeys([*submission.notes, *of_cells, *grading.notes])
-    return Verdict(sandbox.level, seeds, exercises, tuple(readable(note) for note in notes))
+    told = tuple(readable(note) for note in notes)
+    return Verdict(sandbox.level, seeds, exercises, told, submission.digest, used, grading.starved)
 
 
 class Grading:
@@ -107,6 +115,12 @@ class Grading:
         self.hung: dict[str, Stopped] = {}  # cells that ended their process: not run again
         self.failed: dict[str, Exercise] = {}  # those judged so far that have not all of their points
         self.notes: list[str] = []
+        self.children: list[Child] = []
+
+    @property
+    def starved(self) -> bool:
+        """Whether something timed out that may have had too little of the processor."""
+        return any(child.starved for child in self.children)
 
     def item(self, item: Item) -> Graded:
         """Judge one exercise, on the reference's earlier functions too where it lost points by the learner's own."""
@@ -177,6 +191,7 @@ class Grading:
             own = self.submission.sources[cell] if cell in cells else None
             run += [(cell, source) for source in (own, stand_ins.get(cell)) if source is not None]
         child = self.sandbox.fork(self.until)
+        self.children.append(child)
         notes = child.run(run, self.chance.getrandbits(62))
         return child, next(note for note in notes if note.name == item.name)
 

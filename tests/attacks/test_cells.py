@@ -18,6 +18,7 @@ from graders.grade import Verdict, grade
 from graders.rebuild import Submission
 from graders.release import Release, load
 from graders.sandbox import LIMITS, Sandbox
+from graders.warm import boxes
 
 pytestmark = needs_box
 SHORT = replace(LIMITS, server=2, cells=4, call=5, submission=60, memory=1 << 29)
@@ -135,11 +136,11 @@ def release(tiny: Path) -> Release:
     return load(tiny / "course" / NAME / f"{NAME}.ipynb")
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    """One box for all attacks: what one does to it must not reach the next."""
+@pytest.fixture(scope="module", params=["full", "bwrap"])
+def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """One box for all attacks at each level: what one does to it must not reach the next."""
     os.environ["TT_TOKEN"] = "secret"
-    with Sandbox("bwrap", limits=SHORT) as made:
+    with boxes(request.param, limits=SHORT) as start, start() as made:
         yield made
     del os.environ["TT_TOKEN"]
 
@@ -158,7 +159,7 @@ def test_attack(release: Release, box: Sandbox, name: str) -> None:
     assert scores == POINTS | attack.lost, {n: g.outcome.message for n, g in verdict.exercises.items()}
     attacked = next(iter(attack.sources))
     assert attack.message in verdict.exercises[attacked].outcome.message
-    assert verdict.isolation == "bwrap"
+    assert verdict.isolation == box.level
     text = json.dumps(verdict.as_dict(details=True))
     assert len(text) < 100_000
     assert "\\u001b" not in text
