@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from graders import confine
-from graders.subject import Failure, Here, describe
+from graders.subject import Failure, Here, backward, describe
 from graders.wire import NotPlainError, WireError, receive, send, to_frame
 
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
@@ -90,8 +90,8 @@ def serve(control: socket.socket, *, alone: bool) -> None:
 def _warm_up() -> None:
     """Load what torch loads lazily, on one thread: with more of them, a fork would wait for threads that it has not."""
     torch.set_num_threads(1)
-    x = torch.ones(1, 2, 2, requires_grad=True)
-    (torch.softmax(x @ x, -1).sum() + torch.nn.functional.layer_norm(x, (2,)).sum()).backward()
+    x = torch.ones(1, 2, 2)
+    backward(lambda x: torch.softmax(x @ x, -1) + torch.nn.functional.layer_norm(x, (2,)), (x,))  # loads sympy
     torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
 

@@ -38,9 +38,9 @@ class Limits:
 
     start: float = 120.0  # until torch is loaded, on a machine that is busy
     server: float = 5.0  # until it has killed a child; one that a child stopped does not answer
-    cells: float = 20.0  # one fork: all cells up to an exercise
-    call: float = 10.0
-    submission: float = 240.0
+    cells: float = 10.0  # one fork: all cells up to an exercise
+    call: float = 5.0
+    submission: float = 120.0  # a class waits for no one longer than this
     memory: int = 2 << 30  # address space of one process, beyond what torch has mapped
     processes: int = 32
     file: int = 64 << 20

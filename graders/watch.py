@@ -70,9 +70,8 @@ def _parents() -> Iterator[tuple[int, int]]:
     """(process, its parent) for every process that can be seen."""
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                text = Path(f"/proc/{name}/stat").read_text(errors="replace")
-                yield int(name), int(text.rpartition(")")[2].split()[1])
+            with suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+                yield int(name), int(file.read().rpartition(b")")[2].split()[1])
 
 
 def processor(pids: list[int]) -> float:
