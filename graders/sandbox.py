@@ -40,7 +40,7 @@ class Limits:
     server: float = 5.0  # until it has killed a child; one that a child stopped does not answer
     cells: float = 10.0  # one fork: all cells up to an exercise
     call: float = 5.0
-    submission: float = 120.0  # a class waits for no one longer than this
+    submission: float = 60.0  # a class waits for no one longer than this
     memory: int = 2 << 30  # address space of one process, beyond what torch has mapped
     processes: int = 32
     file: int = 64 << 20
