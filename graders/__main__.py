@@ -1,4 +1,4 @@
-"""graders check | autograde | feedback | doctor | nbgrader: from submitted notebooks to grades, on the command line."""
+"""graders check | autograde | feedback | export | verify | doctor | nbgrader: submitted notebooks -> grades."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
+from graders import signing
+from graders.autograde import as_json, autograde, brief
 from graders.check import VISIBLE_SEEDS, report
-from graders.collect import collect
 from graders.doctor import examine
-from graders.grade import Verdict, grade, grade_submission
+from graders.export import FORMATS
+from graders.grade import grade_submission
 from graders.levels import missing
-from graders.rebuild import rebuild
 from graders.release import Release, ReleaseError, load
 from graders.sandbox import IsolationError, Sandbox
-from graders.selftest import once
+from graders.summary import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (IsolationError, ReleaseError, FileNotFoundError) as error:
+    except (IsolationError, ReleaseError, FileNotFoundError, PermissionError) as error:
         print(f"graders: {error}", file=sys.stderr)
         return 1
 
@@ -67,11 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     auto.add_argument(
         "--seed", type=int, action="append", help="draw inputs from this seed, again and again if repeated"
     )
+    auto.add_argument("--jobs", type=int, default=0, metavar="N", help="grade N submissions at a time")
+    auto.add_argument("--key", type=Path, help="the file of the key that signs verdicts, outside of the course")
     auto.add_argument("--trust", action="store_true", help="run the code WITHOUT isolation: only if you trust it")
 
     feedback = command("feedback", run_feedback, "write the feedback pages of an earlier autograde")
     feedback.add_argument("--assignment", required=True)
     feedback.add_argument("--out", type=Path, required=True, help="the folder that autograde wrote")
+
+    export = command("export", run_export, "print the scores of an earlier autograde for a gradebook elsewhere")
+    export.add_argument("--out", type=Path, required=True, help="the folder that autograde wrote")
+    export.add_argument("--format", choices=sorted(FORMATS), default="csv")
+
+    verify = command("verify", run_verify, "say of each verdict in a verdicts.json whether it is as it was signed")
+    verify.add_argument("verdicts", type=Path)
+    verify.add_argument("--key", type=Path, help="the file of the key")
 
     command("doctor", run_doctor, "say what is there, what is missing, and the line that mends it")
     commands.add_parser(
@@ -94,24 +102,38 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_autograde(options: argparse.Namespace) -> int:
-    """Grade all, write verdicts.json, then nbgrader's gradebook and pages from it."""
-    from graders.bridge import post  # nbgrader takes seconds to import, and `check` can do without
-
+    """Grade a folder; 1 where some submission could not be graded, which is then named."""
     release = _release(options.course, options.assignment)
-    level = "none" if options.trust else "bwrap"
-    once(level, options.course)
-    files = collect(options.submissions, release.name)
-    options.out.mkdir(parents=True, exist_ok=True)
-    out = options.out.resolve()
-    submissions = {student: rebuild(release, path) for student, path in files.items()}
-    verdicts: dict[str, Verdict] = {}
-    box = partial(Sandbox, level, hidden=[options.course.resolve(), options.submissions.resolve(), out])
-    for student in tqdm(submissions, desc=release.name, unit="submission", file=sys.stderr):
-        verdicts[student] = grade(release, submissions[student], box, seeds=options.seed)
-    write_atomically(out / "verdicts.json", as_json(release.name, level, verdicts, details=True))
-    with quiet_stdout():
-        post(release, submissions, root=options.course.resolve(), out=out, feedback=options.feedback)
-    print(as_json(release.name, level, verdicts) if options.json else summary(release, verdicts, level, out))
+    seeds = tuple(options.seed) if options.seed else None
+    graded = autograde(
+        release, options.course, options.submissions, options.out,
+        trust=options.trust, seeds=seeds, workers=options.jobs, key=options.key, feedback=options.feedback,
+    )  # fmt: skip
+    for student, error in graded.errors.items():
+        print(f"graders: {student} could not be graded, run the same command again: {error}", file=sys.stderr)
+    if options.json:
+        print(as_json(release.name, graded.level, {s: brief(v) for s, v in graded.verdicts.items()}))
+    else:
+        print(summary(release.name, graded.verdicts, graded.level, seconds=graded.seconds))
+        print(f"gradebook.db and verdicts.json in {options.out}")
+    return 1 if graded.errors else 0
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Whether each verdict of a verdicts.json is as it was signed; 1 where one is not."""
+    whole = json.loads(options.verdicts.read_text(encoding="utf-8"))
+    secret, bad = signing.key(options.key), 0
+    for student, verdict in whole["students"].items():
+        good = signing.genuine(verdict, student, whole["assignment"], secret)
+        bad += not good
+        print(f"{'✓' if good else '✗'} {student}: {'signed by this key' if good else 'NOT as it was signed'}")
+    return 1 if bad else 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Print the verdicts of an earlier autograde in the form that was asked for."""
+    whole = json.loads((options.out / "verdicts.json").read_text(encoding="utf-8"))
+    sys.stdout.write(FORMATS[options.format](whole["assignment"], whole["students"]))
     return 0
 
 
@@ -147,28 +169,6 @@ def run_nbgrader(arguments: Sequence[str]) -> int:
 
 def _release(course: Path, name: str) -> Release:
     return load(course / "course" / name / f"{name}.ipynb")
-
-
-def as_json(assignment: str, level: str, verdicts: Mapping[str, Verdict], *, details: bool = False) -> str:
-    """All verdicts as one JSON object."""
-    students = {student: verdict.as_dict(details=details) for student, verdict in verdicts.items()}
-    return json.dumps(
-        {"assignment": assignment, "isolation": level, "students": students}, indent=2, ensure_ascii=False
-    )
-
-
-def summary(release: Release, verdicts: Mapping[str, Verdict], level: str, out: Path) -> str:
-    """One line a student, and where the rest lies."""
-    lines = [f"{student}: {verdict.score} of {verdict.points}" for student, verdict in verdicts.items()]
-    lines += [f"{release.name}: {len(verdicts)} submissions at level {level}; gradebook.db and verdicts.json in {out}"]
-    return "\n".join(lines)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 @contextmanager

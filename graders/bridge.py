@@ -33,9 +33,9 @@ from traitlets.config import Config
 from graders import selftest
 from graders.grade import grade
 from graders.nbgrader_config import configure
+from graders.pages import at_home
 from graders.rebuild import Submission, rebuild, rebuilt_notebook
 from graders.release import Release, load
-from graders.sandbox import Sandbox
 
 TIMESTAMP = "timestamp.txt"
 
@@ -89,10 +89,9 @@ class SubmissionExporter(NotebookExporter):
         if self.verdicts:
             return self.posted[student]
         assert self.release is not None
-        level = "none" if self.trust else "bwrap"
-        selftest.once(level, self.coursedir.root)
-        hidden = [Path(self.coursedir.root)]
-        return grade(self.release, self.submission, lambda: Sandbox(level, hidden=hidden)).as_dict(details=True)
+        root, hidden = self.coursedir.root, [Path(self.coursedir.root)]
+        level = "none" if self.trust else selftest.strongest(root, hidden)[0]
+        return grade(self.release, self.submission, selftest.opened(level, root, hidden)).as_dict(details=True)
 
 
 def timestamp(folder: str | Path) -> datetime | None:
@@ -131,7 +130,8 @@ def write_outputs(notebook: NotebookNode, release: Release, verdict: Mapping[str
         cell.outputs = []
         if grade_id in names:
             graded = verdict["exercises"][names[grade_id]]
-            text = graded["report"] + "".join(f"\n  note: {note}" for note in notes)
+            again = "" if graded["score"] == graded["max"] else at_home(cell.source, _all_of(graded))
+            text = graded["report"] + again + "".join(f"\n  note: {note}" for note in notes)
             cell.outputs = [
                 new_output("stream", name="stdout", text=text + "\n"),
                 new_output("execute_result", data={"text/plain": repr(float(graded["score"]))}, execution_count=None),
@@ -139,6 +139,10 @@ def write_outputs(notebook: NotebookNode, release: Release, verdict: Mapping[str
             notes = []  # they concern the whole file: said once, at the first exercise
         elif printed := verdict["exercises"].get(grade_id, {}).get("printed"):
             cell.outputs = [new_output("stream", name="stdout", text=printed)]
+
+
+def _all_of(graded: Mapping[str, Any]) -> str:
+    return "\n".join([graded["report"], *(part["message"] for part in graded["parts"])])
 
 
 def register(notebook: NotebookNode, assignment: str, gradebook: Gradebook, db_url: str) -> None:

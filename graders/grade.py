@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from graders.check import report
+from graders.exercise import Exercise
+from graders.fairness import better, needed
 from graders.judge import Outcome, Part, judge
 from graders.rebuild import Submission, rebuild
 from graders.release import Item, Release
@@ -24,10 +27,14 @@ TEXT = 800  # characters of a message
 
 @dataclass(frozen=True)
 class Graded:
-    """One exercise of a verdict. `printed` is what the learner's own cell wrote."""
+    """One exercise of a verdict. `printed` is what the learner's own cell wrote.
+
+    `twice`, where it was judged twice: the score on the learner's own earlier functions, and that on the reference's.
+    """
 
     outcome: Outcome
     printed: str = ""
+    twice: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,9 @@ class Verdict:
     seeds: tuple[int, ...]
     exercises: dict[str, Graded]
     notes: tuple[str, ...]
+    submission: str = ""  # SHA-256 of the file
+    used: Mapping[str, float] = field(default_factory=dict)  # seconds of wall and processor time, bytes of memory
+    starved: bool = False  # something timed out that had little of the processor: to be tried again alone
 
     @property
     def score(self) -> int:
@@ -53,11 +63,14 @@ class Verdict:
         for name, graded in self.exercises.items():
             o = graded.outcome
             exercises[name] = {"score": o.score, "max": o.points, "mistake": o.mistake, "message": o.message}
+            if graded.twice:
+                exercises[name] |= dict(zip(("on_own", "on_reference"), graded.twice, strict=True))
             if details:
                 parts = [asdict(part) for part in o.parts]
                 exercises[name] |= {"parts": parts, "report": report(o), "printed": graded.printed}
         found = {"score": self.score, "max": self.points, "exercises": exercises, "notes": list(self.notes)}
-        return found | {"isolation": self.isolation, "seeds": list(self.seeds)} if details else found
+        how = {"isolation": self.isolation, "seeds": list(self.seeds), "submission": self.submission}
+        return found | how | {"used": dict(self.used)} if details else found
 
 
 def fresh_seeds(n: int = SEEDS) -> tuple[int, ...]:
@@ -79,12 +92,17 @@ def grade(
     seeds = tuple(seeds or fresh_seeds())
     if not submission.readable:
         nothing = {item.name: unjudged(item, submission.notes[0]) for item in release.items}
-        return Verdict("not executed", seeds, nothing, submission.notes)
+        return Verdict("not executed", seeds, nothing, submission.notes, submission.digest)
+    start = time.monotonic()
     with sandboxes() as sandbox:
         grading = Grading(release, submission, sandbox, seeds)
         exercises = {item.name: grading.item(item) for item in release.items}
-    notes = [*submission.notes, *(f"{name}: {note}" for name, note in submission.cell_notes.items()), *grading.notes]
-    return Verdict(sandbox.level, seeds, exercises, tuple(readable(note) for note in notes))
+        used = {"cpu": round(sandbox.cpu(), 3), "memory": sandbox.memory}
+    used["wall"] = round(time.monotonic() - start, 3)
+    of_cells = [f"{name}: {note}" for name, note in submission.cell_notes.items()]
+    notes = dict.fromkeys([*submission.notes, *of_cells, *grading.notes])
+    told = tuple(readable(note) for note in notes)
+    return Verdict(sandbox.level, seeds, exercises, told, submission.digest, used, grading.starved)
 
 
 class Grading:
@@ -95,10 +113,46 @@ class Grading:
         self.until = time.monotonic() + sandbox.limits.submission
         self.chance = random.Random(f"player {seeds}")  # the Player's seeds must not tell the inputs' seeds
         self.hung: dict[str, Stopped] = {}  # cells that ended their process: not run again
+        self.failed: dict[str, Exercise] = {}  # those judged so far that have not all of their points
         self.notes: list[str] = []
+        self.children: list[Child] = []
+
+    @property
+    def starved(self) -> bool:
+        """Whether something timed out that may have had too little of the processor."""
+        return any(child.starved for child in self.children)
 
     def item(self, item: Item) -> Graded:
-        """Judge one exercise. Whatever happens in it costs this exercise only."""
+        """Judge one exercise, on the reference's earlier functions too where it lost points by the learner's own."""
+        graded = self._on_own(item)
+        if not graded.outcome.full:
+            graded = self._on_reference(item, graded)
+        if not graded.outcome.full:
+            self.failed[item.name] = item.exercise
+        return graded
+
+    def _on_reference(self, item: Item, own: Graded) -> Graded:
+        """The better of this outcome and the one on the reference's functions, if it uses any that went wrong."""
+        cells = [c for c in self._present(item) if c not in self.hung]
+        if item.name not in cells or self.submission.sources[item.name] == self.release.stubs[item.name]:
+            return own
+        above = item.cells[: item.cells.index(item.name) + 1]
+        if not (stand_ins := needed(self.failed, above, self.submission.sources)):
+            return own
+        try:
+            child, note = self._executed(item, cells, stand_ins)
+        except Stopped:
+            return own
+        with closing(child):
+            second = self._graded(child, item, note).outcome
+        best = cleaned(better(own.outcome, second, tuple(stand_ins)))
+        return replace(own, outcome=best, twice=(own.outcome.score, second.score))
+
+    def _present(self, item: Item) -> list[str]:
+        return [c for c in item.cells if c in self.submission.sources]
+
+    def _on_own(self, item: Item) -> Graded:
+        """Judge one exercise after the learner's own cells. Whatever happens in it costs this exercise only."""
         if item.name not in self.submission.sources:
             return unjudged(item, self.submission.cell_notes[item.name])
         try:
@@ -113,7 +167,7 @@ class Grading:
 
         Where the process ends in the exercise's own cell, an earlier one may have prepared that: then again without it.
         """
-        cells = [c for c in item.cells if c in self.submission.sources]
+        cells = self._present(item)
         while time.monotonic() < self.until:
             cells = [c for c in cells if c not in self.hung]
             try:
@@ -128,10 +182,17 @@ class Grading:
                     cells = [item.name]
         raise Stopped("Timeout", f"the {self.sandbox.limits.submission:g} seconds of the whole submission were used up")
 
-    def _executed(self, item: Item, cells: Sequence[str]) -> tuple[Child, CellNote]:
-        setup = [(f"setup {i + 1}", source) for i, source in enumerate(self.release.setup)]
+    def _executed(
+        self, item: Item, cells: Sequence[str], stand_ins: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[Child, CellNote]:
+        """A fork that executed these cells, each stand-in after its cell, whose other names stay."""
+        run = [(f"setup {i + 1}", source) for i, source in enumerate(self.release.setup)]
+        for cell in item.cells:
+            own = self.submission.sources[cell] if cell in cells else None
+            run += [(cell, source) for source in (own, stand_ins.get(cell)) if source is not None]
         child = self.sandbox.fork(self.until)
-        notes = child.run([*setup, *((c, self.submission.sources[c]) for c in cells)], self.chance.getrandbits(62))
+        self.children.append(child)
+        notes = child.run(run, self.chance.getrandbits(62))
         return child, next(note for note in notes if note.name == item.name)
 
     def _remember(self, cell: str, stopped: Stopped) -> None:

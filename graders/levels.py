@@ -1,6 +1,7 @@
 """How a process is confined: a command -> the command that runs it in a box, for each level of isolation.
 
-"bwrap": bubblewrap, every namespace of its own, a minimal read-only file system. "none": no box, for trusted code.
+"bwrap": bubblewrap, every namespace of its own, a minimal read-only file system. "full": the same around one warm
+server, and in it again namespaces for every submission. "none": no box, for trusted code.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from graders.confine import call_filter
+
 HERE = Path(__file__).parent
-VISIBLE = ("__init__.py", "wire.py", "subject.py", "player.py")  # all of the graders that the box shows
+VISIBLE = ("__init__.py", "wire.py", "subject.py", "confine.py", "player.py")  # all of the graders that the box shows
 MASKED = ("tinytrans*", "graders*", "solutions*")  # installed packages that hold what a learner is asked for
 NOBODY = 65534
 NEUTRAL = "/run"  # covered by a private tmpfs before anything is bound there: the host's own is not touched
@@ -82,8 +85,11 @@ def plain_box(arguments: Sequence[str], home: str) -> Box:
     return Box((interpreter(), "-I", "-S", "-B", "-c", BOOT, search, *arguments), environment=environment(home))
 
 
-def bwrap_box(arguments: Sequence[str], tmpfs: int, hidden: Sequence[Path] = ()) -> Box:
-    """bubblewrap around the interpreter. `hidden`: folders that must not be seen, even inside of one that is shown."""
+def bwrap_box(arguments: Sequence[str], tmpfs: int, hidden: Sequence[Path] = (), *, warm: bool = False) -> Box:
+    """bubblewrap around the interpreter. `hidden`: folders that must not be seen, even inside of one that is shown.
+
+    A `warm` one may make namespaces: its servers confine themselves before they run a learner's code.
+    """
     binds = _binds()
     shown = [inside for _, inside in binds]
     if os.geteuid() == 0:
@@ -91,12 +97,15 @@ def bwrap_box(arguments: Sequence[str], tmpfs: int, hidden: Sequence[Path] = ())
     else:
         sources = [outside for outside, _ in binds]
     files = tuple(os.open(HERE / name, os.O_RDONLY) for name in VISIBLE)
-    command = ["bwrap", *_walls(tmpfs)]
+    command = ["bwrap", *(_walls(tmpfs) if warm else _last_walls(tmpfs))]
+    if not warm and (program := call_filter()):
+        files += (_as_file(program),)
+        command += ["--seccomp", str(files[-1])]
     for (_, inside), source in zip(binds, sources, strict=True):
         command += ["--ro-bind", source, inside]
     for path in _masks(binds, hidden):
         command += ["--tmpfs", path, "--remount-ro", path]
-    for fd, name in zip(files, VISIBLE, strict=True):
+    for fd, name in zip(files, VISIBLE, strict=False):
         command += ["--perms", "0444", "--ro-bind-data", str(fd), f"/player/graders/{name}"]
     for name, value in environment("/home/learner").items():
         command += ["--setenv", name, value]
@@ -125,9 +134,22 @@ def _search(shown: Sequence[str]) -> list[str]:
     return moved + [p for p in packages() if any(Path(p).is_relative_to(place) for place in kept)]
 
 
+def _as_file(content: bytes) -> int:
+    """A descriptor from which this content can be read."""
+    fd = os.memfd_create("content")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _last_walls(tmpfs: int) -> list[str]:
+    """Walls for what runs a learner's code itself: it makes no namespace, and sees the kernel's settings read-only."""
+    return [*_walls(tmpfs), "--disable-userns", "--ro-bind", "/proc/sys", "/proc/sys"]
+
+
 def _walls(tmpfs: int) -> list[str]:
     """Namespaces, no capability, and a file system of which only the sized tmpfs can be written."""
-    walls = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+    walls = ["--unshare-all", "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     walls += ["--cap-drop", "ALL", "--clearenv", "--hostname", "player", "--new-session", "--die-with-parent"]
     walls += ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
@@ -137,7 +159,7 @@ def _walls(tmpfs: int) -> list[str]:
             walls += ["--ro-bind", name, name]
     for path in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/sys/devices/system/cpu"):
         walls += ["--ro-bind-try", path, path]
-    walls += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+    walls += ["--proc", "/proc", "--dev", "/dev"]
     walls += ["--remount-ro", "/dev"]  # it is a tmpfs without a size, as the root is
     for path in ("/tmp", "/home/learner", "/dev/shm"):
         walls += ["--size", str(tmpfs), "--tmpfs", path]

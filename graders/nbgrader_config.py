@@ -22,6 +22,7 @@ def configure(c: Any) -> Any:
         "nbgrader.preprocessors.AssignLatePenalties",
         "nbgrader.preprocessors.CheckCellMetadata",
     ]
+    c.GenerateFeedback.exporter_class = "graders.pages.FeedbackExporter"
     return c
 
 

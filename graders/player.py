@@ -1,13 +1,15 @@
 """The sandboxed process: cells of a learner and calls in -> plain values out. It holds nothing worth stealing.
 
 A server with torch loaded forks one child for each exercise; the child executes cells and answers calls over a socket
-of its own. Of the graders only `wire`, `subject` and this file are visible: no reference, no wrong answer, no seed.
+of its own. A warm server also forks further servers, one for each submission, in namespaces of their own. Of the
+graders only `wire`, `subject`, `confine` and this file are visible: no reference, no wrong answer, no seed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import io
 import linecache
 import os
@@ -21,18 +23,52 @@ from typing import Any
 
 import torch
 
-from graders.subject import Failure, Here, describe
+from graders import confine
+from graders.subject import Failure, Here, backward, describe
 from graders.wire import NotPlainError, WireError, receive, send, to_frame
 
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
-FORK, KILL, READY = b"F", b"K", b"R"
+FORK, KILL, READY, SERVER = b"F", b"K", b"R", b"S"
 _seed_torch, _seed_python = torch.manual_seed, random.seed  # as they were before a learner's code could replace them
 _SET_DUMPABLE = 4  # prctl's number for it
 
 
+def warm(control: socket.socket, tmpfs: int) -> None:
+    """Wait for SERVER with a socket: a server of its own in namespaces of its own answers there."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the process between this one and the server
+    control.sendall(READY)
+    while True:
+        command, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if command != SERVER or not fds:
+            return
+        if os.fork() == 0:
+            _become_server(control, fds[0], tmpfs)
+        os.close(fds[0])
+
+
+def _become_server(control: socket.socket, fd: int, tmpfs: int) -> None:
+    """Confine this process, then serve; it never returns. What fails is told on the socket in the place of READY."""
+    try:
+        os.setsid()
+        control.close()
+        sock = socket.socket(fileno=os.dup2(fd, 3))
+        os.closerange(4, 1 << 12)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            confine.enter(tmpfs)
+            if os.fork():
+                os._exit(0)
+            confine.confine()
+        except OSError as error:
+            sock.sendall(str(error).encode())
+            os._exit(1)
+        serve(sock, alone=True)
+    finally:
+        os._exit(0)
+
+
 def serve(control: socket.socket, *, alone: bool) -> None:
     """Wait for commands: FORK with a socket for the child, or KILL. `alone`: all of the pid namespace may be killed."""
-    _warm_up()
     ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)  # no child may trace the server or read its memory
     control.sendall(READY)
     children: set[int] = set()
@@ -54,8 +90,8 @@ def serve(control: socket.socket, *, alone: bool) -> None:
 def _warm_up() -> None:
     """Load what torch loads lazily, on one thread: with more of them, a fork would wait for threads that it has not."""
     torch.set_num_threads(1)
-    x = torch.ones(1, 2, 2, requires_grad=True)
-    (torch.softmax(x @ x, -1).sum() + torch.nn.functional.layer_norm(x, (2,)).sum()).backward()
+    x = torch.ones(1, 2, 2)
+    backward(lambda x: torch.softmax(x @ x, -1) + torch.nn.functional.layer_norm(x, (2,)), (x,))  # loads sympy
     torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
 
@@ -63,6 +99,11 @@ def _kill(children: set[int], alone: bool) -> None:
     if alone and os.getpid() < 10:  # a number of our own namespace: anywhere else -1 would mean everybody
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
+        while os.getpid() == 1:  # the first process of a namespace has to bury the others
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
     for pid in children:
         for kill in (os.kill, os.killpg):  # the group exists once the child has called setsid
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -211,5 +252,12 @@ def limit(limits: dict[str, int]) -> None:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument."""
-    serve(socket.socket(fileno=int(sys.argv[1])), alone="alone" in sys.argv[2:])
+    """Serve on the socket whose number is the first argument; "warm BYTES": servers, each with tmpfs of that size."""
+    control, options = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    _warm_up()
+    if options[:1] == ["warm"]:
+        gc.collect()
+        gc.freeze()  # a collection in a fork would write to, and so copy, every page
+        warm(control, int(options[1]))
+    else:
+        serve(control, alone="alone" in options)

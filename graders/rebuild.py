@@ -8,11 +8,12 @@ brackets could hurt: the Player does that.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,19 @@ class Submission:
     cell_notes: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     readable: bool = True
+    digest: str = ""  # SHA-256 of the file's content, where it could be read
 
 
 def rebuild(release: Release, path: Path) -> Submission:
     """The submission at `path`. A file that is no notebook gives one without sources, whose note says why."""
+    digest = ""
     try:
-        cells, notes = _cells(_json(_bytes(path)))
+        content = _bytes(path)
+        digest = hashlib.sha256(content).hexdigest()
+        cells, notes = _cells(_json(content))
     except UnreadableError as error:
-        return Submission(notes=(f"the file could not be graded: {error}",), readable=False)
-    return _matched(release, cells, notes)
+        return Submission(notes=(f"the file could not be graded: {error}",), readable=False, digest=digest)
+    return replace(_matched(release, cells, notes), digest=digest)
 
 
 def rebuilt_notebook(release: Release, sources: Mapping[str, str]) -> NotebookNode:

@@ -7,6 +7,7 @@ next exercise gets a child of its own.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, NoReturn, Self
 from graders.levels import Box, IsolationError, bwrap_box, missing, plain_box
 from graders.player import FORK, KILL, READY
 from graders.subject import Failure
+from graders.watch import Watch
 from graders.wire import WireError, receive, send
 
 LEVELS = ("bwrap", "none")
@@ -36,19 +38,20 @@ class Limits:
 
     start: float = 120.0  # until torch is loaded, on a machine that is busy
     server: float = 5.0  # until it has killed a child; one that a child stopped does not answer
-    cells: float = 20.0  # one fork: all cells up to an exercise
-    call: float = 10.0
-    submission: float = 240.0
+    cells: float = 10.0  # one fork: all cells up to an exercise
+    call: float = 5.0
+    submission: float = 60.0  # a class waits for no one longer than this
     memory: int = 2 << 30  # address space of one process, beyond what torch has mapped
     processes: int = 32
     file: int = 64 << 20
     tmpfs: int = 64 << 20  # each of /tmp, /home/learner, /dev/shm
+    together: int = 4 << 30  # memory of all processes of a submission
     cpu: int = 60  # seconds of one process
 
     def resources(self, level: str) -> dict[str, int]:
         """The kernel's limits for a child. Without a user namespace, NPROC would count all of the user's processes."""
         own = {"AS": self.memory, "FSIZE": self.file, "NOFILE": 128, "CORE": 0, "CPU": self.cpu}
-        return own | {"NPROC": self.processes} if level == "bwrap" else own
+        return own | {"NPROC": self.processes} if level != "none" else own
 
 
 LIMITS = Limits()
@@ -76,9 +79,13 @@ class Stopped(Failure):
 class Child:
     """A fork with a learner's cells executed. After it stopped, every call repeats why."""
 
-    def __init__(self, sock: socket.socket, limits: Limits, level: str, until: float) -> None:
+    def __init__(
+        self, sock: socket.socket, limits: Limits, level: str, until: float, cpu: Callable[[], float] = lambda: math.inf
+    ) -> None:
         self.sock, self.limits, self.level, self.until = sock, limits, level, until
+        self.cpu, self.before = cpu, cpu()
         self.stopped: Stopped | None = None
+        self.starved = False  # it ran out of time and had little of it: the machine may be to blame
         self.numbers = itertools.count()
 
     def run(self, cells: Sequence[tuple[str, str]], seed: int) -> list[CellNote]:
@@ -128,6 +135,7 @@ class Child:
         try:
             return receive(self.sock, until=until)
         except TimeoutError:
+            self.starved = self.cpu() - self.before < seconds / 2
             self._stop("Timeout", f"no result after {seconds:g} seconds: is there a loop that does not end?", cell)
         except WireError as error:
             self._stop("Malformed", f"your process sent what is no answer ({error})", cell)
@@ -178,6 +186,7 @@ class Sandbox:
         self.level, self.limits, self.hidden = level, limits, tuple(hidden)
         self._home: str | None = None
         self._child: Child | None = None
+        self._watch: Watch | None = None
         self._start()
 
     def _start(self) -> None:
@@ -197,6 +206,10 @@ class Sandbox:
             said = self._complaint()
             self.close()
             raise IsolationError(f"the Player did not start at level {self.level!r}: {said}")
+        self._watched()
+
+    def _watched(self) -> None:
+        self._watch = Watch(self.process.pid, self._kill, self.limits.together, self.limits.processes)
 
     def _box(self, theirs: socket.socket) -> Box:
         if self.level == "bwrap":
@@ -230,11 +243,23 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
-        self._child = Child(ours, self.limits, self.level, until or time.monotonic() + self.limits.submission)
+        until = until or time.monotonic() + self.limits.submission
+        self._child = Child(ours, self.limits, self.level, until, self.cpu)
         return self._child
+
+    def cpu(self) -> float:
+        """Seconds of processor time that the learner's code took so far."""
+        return self._watch.cpu() if self._watch else 0.0
+
+    @property
+    def memory(self) -> int:
+        """The most bytes that its processes were seen to need together; what forks share is counted for each."""
+        return self._watch.peak if self._watch else 0
 
     def clear(self) -> bool:
         """Kill every process but the server. False where the server is gone or does not answer."""
+        if self._child and self._watch:
+            self._watch.sample()
         if self._child:
             self._child.close()
         with suppress(OSError):
@@ -244,17 +269,22 @@ class Sandbox:
 
     def close(self) -> None:
         """Kill the server, and with it all of its pid namespace, and remove what it wrote."""
+        if self._watch:
+            self._watch.end()
         if self._child:
             self._child.close()
         if self.level == "none":
             self.clear()  # without a namespace only the server knows its children
         self.control.close()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self._kill()
         self.process.wait()
         self._said.close()
         if self._home:
             shutil.rmtree(self._home, ignore_errors=True)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self

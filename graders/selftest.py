@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from graders.sandbox import IsolationError, Sandbox
+from graders.warm import boxes
 
 # No attempt changes anything where it succeeds: the same probe runs without a box, to show that it can fail.
 PROBE = textwrap.dedent("""
@@ -36,7 +40,8 @@ PROBE = textwrap.dedent("""
         reached = {
             "reach a port of this machine": _can(lambda: _connect(socket.SOCK_STREAM, ("127.0.0.1", port))),
             "reach the network": _can(lambda: _connect(socket.SOCK_DGRAM, ("1.1.1.1", 53))),
-            "see a network interface": any(name != "lo" for _, name in socket.if_nameindex()),
+            "see a network interface": _can(lambda: any(name != "lo" for _, name in socket.if_nameindex())),
+            "reach the machine's host": _can(lambda: socket.socket(40, socket.SOCK_STREAM)),  # AF_VSOCK
             "see files outside": any(os.path.exists(path) for path in outside),
             "write to the system": any(os.access(path, os.W_OK) for path in system),
             "change a kernel setting": os.access("/proc/sys/kernel/core_pattern", os.W_OK),
@@ -50,19 +55,48 @@ PROBE = textwrap.dedent("""
         return [what for what, happened in reached.items() if happened]
 """)
 
-_done: set[str] = set()
+_open: dict[tuple[str, tuple[Path, ...]], Callable[[], Sandbox]] = {}
+_lock = threading.Lock()
+_stack = ExitStack()
+atexit.register(_stack.close)
 
 
-def once(level: str, root: str | Path) -> None:
-    """Try the box, once in this process; level "none" promises nothing.
+def strongest(root: str | Path, hidden: Sequence[Path] = ()) -> tuple[str, list[str]]:
+    """(the strongest level that holds here, why each stronger one does not): tried, not assumed.
 
-    Raises IsolationError that says what could be reached.
+    Raises IsolationError where none holds.
     """
-    if level != "none" and level not in _done:
-        with Sandbox(level) as sandbox:
-            if reached := escapes(sandbox, [Path(root).resolve(), Path.home()]):
-                raise IsolationError(f"level {level!r} does not hold here: code inside can {', '.join(reached)}")
-        _done.add(level)
+    complaints: list[str] = []
+    for level in ("full", "bwrap"):
+        try:
+            opened(level, root, hidden)
+            return level, complaints
+        except IsolationError as error:
+            complaints.append(f"level {level!r}: {error}")
+    raise IsolationError(complaints[-1])
+
+
+def opened(level: str, root: str | Path, hidden: Sequence[Path] = ()) -> Callable[[], Sandbox]:
+    """What starts a box at this level, kept warm until this process ends, and tried before it is given out.
+
+    Level "none" promises nothing. Raises IsolationError that says what could be reached.
+    """
+    key = (level, tuple(hidden))
+    with _lock:
+        if key not in _open:
+            with ExitStack() as stack:
+                start = stack.enter_context(boxes(level, hidden=hidden))
+                if level != "none":
+                    with start() as box:
+                        _hold(box, root)
+                _stack.push(stack.pop_all())
+            _open[key] = start
+        return _open[key]
+
+
+def _hold(box: Sandbox, root: str | Path) -> None:
+    if reached := escapes(box, [Path(root).resolve(), Path.home()]):
+        raise IsolationError(f"level {box.level!r} does not hold here: code inside can {', '.join(reached)}")
 
 
 def escapes(sandbox: Sandbox, folders: Sequence[Path]) -> list[str]:

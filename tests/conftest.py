@@ -19,6 +19,14 @@ NO_BOX = missing()
 needs_box = pytest.mark.skipif(NO_BOX is not None, reason=f"no isolation here: {NO_BOX}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _key_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests sign with a key of their own, not with the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a course that consists of the lesson `tiny`, whose tables are in tests/tiny/."""

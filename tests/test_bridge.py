@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,11 +73,14 @@ def test_nbgrader_autograde(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (place("bob").parent / "timestamp.txt").write_text("now")
     nbgrader(tiny, monkeypatch, "autograde", NAME)
     nbgrader(tiny, monkeypatch, "generate_feedback", NAME)
-    assert scores(tiny / "gradebook.db") == {"ann": 8, "bob": 2, "cut": 0, "dup": 8, "eve": 0}
+    assert scores(tiny / "gradebook.db") == {"ann": 8, "bob": 4, "cut": 0, "dup": 8, "eve": 0}
     assert sorted(p.name for p in (tiny / "autograded" / "ann" / NAME).iterdir()) == ["timestamp.txt", f"{NAME}.ipynb"]
     page = {s: (tiny / "feedback" / s / NAME / f"{NAME}.html").read_text() for s in ("ann", "bob", "cut", "dup", "eve")}
     assert "you multiplied x by itself; doubling adds x to itself" in page["bob"]
     assert "three is a crowd" in page["bob"]
+    assert re.search(r">✗ double</a>.*>✓ halve_softmax</a>", page["bob"], re.DOTALL)
+    assert "Test cell" not in page["bob"]
+    assert re.search(r'to see it at home: check\("tiny.double", double, seed=\d+\)', html.unescape(page["bob"]))
     assert "it is no valid JSON" in page["cut"]
     assert "occurs 2 times" in page["dup"]
     assert "it is a link" in page["eve"]

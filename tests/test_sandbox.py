@@ -18,15 +18,16 @@ from graders.levels import IsolationError
 from graders.sandbox import LIMITS, RemoteSubject, Sandbox, Stopped, readable
 from graders.selftest import escapes
 from graders.subject import Failure
+from graders.warm import Nursery, boxes
 
 SHORT = replace(LIMITS, server=2, cells=3, call=2, submission=60)
 DOUBLE = ("double", "import torch\ndef double(x):\n    return 2 * x")
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    """A box with short times."""
-    with Sandbox("bwrap", limits=SHORT) as made:
+@pytest.fixture(scope="module", params=["bwrap", "full"])
+def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A box with short times, at each level that isolates."""
+    with boxes(request.param, limits=SHORT) as start, start() as made:
         yield made
 
 
@@ -125,10 +126,10 @@ def test_deadline_of_a_cell(box: Sandbox) -> None:
     ],
 )
 def test_death(box: Sandbox, end: str) -> None:
-    """A child that ends itself, or its server, stops with a sentence; the next fork works."""
+    """A child that ends itself, or tries to end its server, fails with a sentence; the next fork works."""
     child = box.fork()
     child.run([("end", f"import os\ndef end():\n    {end}\n    while True: pass")], 1)
-    with pytest.raises(Stopped):
+    with pytest.raises(Failure):
         RemoteSubject(child, "end")()
     assert works(box)
 
@@ -216,17 +217,17 @@ def leftovers() -> tuple[set[str], set[str], str]:
     )
 
 
-@pytest.mark.parametrize("level", ["bwrap", "none"])
+@pytest.mark.parametrize("level", ["full", "bwrap", "none"])
 def test_nothing_is_left(level: str) -> None:
     """After a box is closed, its processes, mounts and files are gone, those of a daemon in it too."""
-    if level == "bwrap" and levels.missing():
+    if level != "none" and levels.missing():
         pytest.skip("no isolation here")
     before = leftovers()
-    with Sandbox(level) as made:
+    with boxes(level) as start, start() as made:
         child = made.fork()
         helper = (
             "import os, time\nif os.fork() == 0:\n    "
-            + ("os.setsid()\n    " if level == "bwrap" else "")
+            + ("os.setsid()\n    " if level != "none" else "")
             + "time.sleep(1000)"
         )
         child.run([("daemon", helper)], 1)
@@ -265,3 +266,63 @@ def test_readable() -> None:
     """Text of a learner loses control and direction characters, and what is too long."""
     assert readable("\x1b[31mred\u202e ok\n") == "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} ok\n"
     assert len(readable("x" * 9999)) == 500
+
+
+TOGETHER = replace(SHORT, together=1 << 30)
+SWARM = """
+import os, time, torch
+def swarm():
+    for _ in range(8):
+        if os.fork() == 0:
+            kept = torch.ones(1 << 26)  # 256 MB
+            time.sleep(100)
+    time.sleep(100)
+"""
+
+
+@needs_box
+@pytest.mark.parametrize("level", ["bwrap", "full"])
+def test_many_processes_together(level: str) -> None:
+    """Processes that each keep to their limit and together do not are all killed; the box works on, as a fresh one."""
+    with boxes(level, limits=replace(TOGETHER, call=20)) as start, start() as made:
+        child = made.fork()
+        child.run([("swarm", SWARM)], 1)
+        began = time.monotonic()
+        with pytest.raises(Stopped, match="more memory"):
+            RemoteSubject(child, "swarm")()
+        assert time.monotonic() - began < 15
+        assert works(made)
+
+
+@needs_box
+def test_submissions_do_not_meet() -> None:
+    """Two boxes of one warm server share no file and no process, and what one does ends with it."""
+    meet = "import os\ndef write():\n    open('/tmp/mine', 'w').write('x')\n    return os.listdir('/tmp')"
+    with Nursery(limits=SHORT) as nursery, nursery.box() as one, nursery.box() as two:
+        first, second = one.fork(), two.fork()
+        for child in (first, second):
+            child.run([("meet", meet), ("look", LOOK)], 1)
+        assert first.ask("call", "write") == ["mine"]
+        assert second.ask("call", "look", ("/tmp",)) == []
+        assert [p for p in second.ask("call", "look", ("/proc",)) if p.isdigit()] == ["1", "2"]
+
+
+@needs_box
+def test_the_warm_server_is_replaced() -> None:
+    """Where the warm server died, the next box gets a new one."""
+    with Nursery(limits=SHORT) as nursery:
+        nursery.process.kill()
+        nursery.process.wait()
+        with nursery.box() as made:
+            assert works(made)
+
+
+@needs_box
+def test_what_came_of_a_box_is_counted() -> None:
+    """A box knows the processor time and the memory that a learner's code took."""
+    with Nursery(limits=SHORT) as nursery, nursery.box() as made:
+        child = made.fork()
+        child.run([("burn", "import time\nwhile time.process_time() < 0.5: pass\nx = bytearray(1 << 27)")], 1)
+        assert made.clear()
+        assert 0.4 < made.cpu() < 5
+        assert made.memory > 1 << 27

@@ -18,6 +18,7 @@ from graders.grade import Verdict, grade
 from graders.rebuild import Submission
 from graders.release import Release, load
 from graders.sandbox import LIMITS, Sandbox
+from graders.warm import boxes
 
 pytestmark = needs_box
 SHORT = replace(LIMITS, server=2, cells=4, call=5, submission=60, memory=1 << 29)
@@ -122,9 +123,9 @@ ATTACKS = {
     "changed inputs": wins("def halve_softmax(x):\n    x.mul_(2)\n    return torch.softmax(x, -1) / 2", "changed in place"),
     "a question answered by an object": Attack({"why": "class W(str):\n    def strip(self): return 'b'\nwhy = W('x')"}, {"why": 0}, "one of the letters"),
     "a question answered by all": Attack({"why": "why = 'a b c'"}, {"why": 0}, "one of the letters"),
-    "an earlier cell that hangs": Attack({"double": "while True: pass"}, {"double": 0, OWN: 0}),
-    "an earlier cell that writes frames": Attack({"double": RIGHT["double"] + "\nimport os\nos.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')"}, {"double": 0, OWN: 0}),
-    "a class in place of the function": Attack({"double": "class double:\n    def __init__(self, x): self.x = x"}, {"double": 0, OWN: 0}),
+    "an earlier cell that hangs": Attack({"double": "while True: pass"}, {"double": 0}),
+    "an earlier cell that writes frames": Attack({"double": RIGHT["double"] + "\nimport os\nos.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')"}, {"double": 0}),
+    "a class in place of the function": Attack({"double": "class double:\n    def __init__(self, x): self.x = x"}, {"double": 0}),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
 }  # fmt: skip
 
@@ -135,11 +136,11 @@ def release(tiny: Path) -> Release:
     return load(tiny / "course" / NAME / f"{NAME}.ipynb")
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    """One box for all attacks: what one does to it must not reach the next."""
+@pytest.fixture(scope="module", params=["full", "bwrap"])
+def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """One box for all attacks at each level: what one does to it must not reach the next."""
     os.environ["TT_TOKEN"] = "secret"
-    with Sandbox("bwrap", limits=SHORT) as made:
+    with boxes(request.param, limits=SHORT) as start, start() as made:
         yield made
     del os.environ["TT_TOKEN"]
 
@@ -158,7 +159,7 @@ def test_attack(release: Release, box: Sandbox, name: str) -> None:
     assert scores == POINTS | attack.lost, {n: g.outcome.message for n, g in verdict.exercises.items()}
     attacked = next(iter(attack.sources))
     assert attack.message in verdict.exercises[attacked].outcome.message
-    assert verdict.isolation == "bwrap"
+    assert verdict.isolation == box.level
     text = json.dumps(verdict.as_dict(details=True))
     assert len(text) < 100_000
     assert "\\u001b" not in text

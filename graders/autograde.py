@@ -1,0 +1,111 @@
+"""A folder of submissions -> signed verdicts, gradebook and pages: the run that the command `autograde` is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from graders import selftest, signing
+from graders.collect import collect
+from graders.fleet import Job, grade_all, jobs_for, rebuilt
+from graders.journal import Journal
+from graders.release import Release
+
+JOURNAL = "journal.jsonl"
+BRIEF = ("score", "max", "mistake", "message", "on_own", "on_reference")
+
+
+@dataclass
+class Graded:
+    """A graded class: signed verdicts by student, the level, seconds, and the errors of what could not be graded."""
+
+    verdicts: dict[str, dict[str, Any]]
+    level: str
+    seconds: float = 0.0
+    errors: Mapping[str, BaseException] = field(default_factory=dict)
+
+
+def autograde(
+    release: Release, course: Path, folder: Path, out: Path, *,
+    trust: bool = False, seeds: tuple[int, ...] | None = None, workers: int = 0, key: Path | None = None,
+    feedback: bool = False,
+) -> Graded:  # fmt: skip
+    """Grade what is in `folder`, then write out/verdicts.json, out/gradebook.db and out/autograded/.
+
+    A run that was killed goes on where it was. Raises IsolationError where nothing isolates and `trust` is False.
+    """
+    from graders.bridge import post  # nbgrader takes seconds to import, and other commands can do without
+
+    start = time.monotonic()
+    files = collect(folder, release.name)
+    hidden = (course.resolve(), folder.resolve(), out.resolve())
+    level = "none" if trust else _strongest(course, hidden)
+    workers = workers or min(4, os.cpu_count() or 1)
+    out.mkdir(parents=True, exist_ok=True)
+    submissions = rebuilt(release, files)
+    secret = signing.key(key)
+    like = Job(course.resolve(), release.name, Path(), "", level, hidden, seeds)
+    with Journal(out / JOURNAL, run_key(release, level, seeds)) as journal:
+        known = {s: v for s in submissions if (v := journal.done.get((s, submissions[s].digest)))}
+        jobs = jobs_for(submissions, files, like, list(known))
+        with (
+            tqdm(total=len(files), initial=len(known), desc=release.name, unit="submission", file=sys.stderr) as bar,
+            ThreadPoolExecutor(min(workers, max(1, len(jobs)))) as executor,
+        ):
+            errors = grade_all(
+                jobs, executor, keep=journal.write, progress=lambda _: bar.update(), alone=workers == 1
+            )
+        verdicts = {
+            student: signing.signed(journal.done[student, submission.digest], student, release.name, secret)
+            for student, submission in submissions.items()
+            if student not in errors
+        }
+        write_atomically(out / "verdicts.json", as_json(release.name, level, verdicts))
+        with redirect_stdout(sys.stderr):
+            posted = {student: submissions[student] for student in verdicts}
+            post(release, posted, root=course.resolve(), out=out.resolve(), feedback=feedback)
+        journal.finish()
+    return Graded(verdicts, level, time.monotonic() - start, errors)
+
+
+def _strongest(course: Path, hidden: tuple[Path, ...]) -> str:
+    level, complaints = selftest.strongest(course, hidden)
+    for complaint in complaints:
+        print(f"graders: {complaint}; going on at level {level!r}", file=sys.stderr)
+    return level
+
+
+def run_key(release: Release, level: str, seeds: tuple[int, ...] | None) -> str:
+    """What a verdict depends on beside the submission: the lesson, the grader, the level and the seeds asked for."""
+    about = [json.dumps(release.notebook, sort_keys=True), signing.version(), level, str(seeds)]
+    return hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
+
+
+def brief(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict without its details."""
+    exercises = {n: {k: v for k, v in e.items() if k in BRIEF} for n, e in verdict["exercises"].items()}
+    return {"score": verdict["score"], "max": verdict["max"], "exercises": exercises, "notes": verdict["notes"]}
+
+
+def as_json(assignment: str, level: str, students: Mapping[str, Mapping[str, Any]]) -> str:
+    """All verdicts as one JSON object."""
+    found = {"assignment": assignment, "isolation": level, "students": students}
+    return json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

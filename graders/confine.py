@@ -1,0 +1,156 @@
+"""What a process does to itself before it runs a learner's code: namespaces, no capability, Landlock, seccomp.
+
+Used inside the box, by a server that was forked from the warm one; it needs ctypes and Linux, and nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import stat
+import struct
+from collections.abc import Sequence
+
+NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user mnt pid net ipc uts
+WRITABLE = ("/tmp", "/home/learner", "/dev/shm")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+_NOSUID, _NODEV, _RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE = 2, 4, 1, 32, 4096, 16384, 1 << 18
+_DUMPABLE, _NO_NEW_PRIVS, _SECCOMP, _DROP_BOUND, _AMBIENT = 4, 38, 22, 24, 47  # prctl's numbers
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# What no exercise needs and a hole in the kernel is reached by: number on x86_64, on aarch64. -1: not there.
+DENIED = {
+    "acct": (163, 89), "add_key": (248, 217), "bpf": (321, 280), "chroot": (161, 51), "clock_settime": (227, 112),
+    "delete_module": (176, 106), "finit_module": (313, 273), "fsconfig": (431, 431), "fsmount": (432, 432),
+    "fsopen": (430, 430), "fspick": (433, 433), "init_module": (175, 105), "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427), "io_uring_setup": (425, 425), "kcmp": (312, 272), "kexec_file_load": (320, 294),
+    "kexec_load": (246, 104), "keyctl": (250, 219), "mbind": (237, 235), "modify_ldt": (154, -1), "mount": (165, 40),
+    "mount_setattr": (442, 442), "move_mount": (429, 429), "move_pages": (279, 239), "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265), "open_tree": (428, 428), "perf_event_open": (298, 241), "personality": (135, 92),
+    "pidfd_getfd": (438, 438), "pivot_root": (155, 41), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
+    "ptrace": (101, 117), "quotactl": (179, 60), "reboot": (169, 142), "request_key": (249, 218), "setns": (308, 268),
+    "settimeofday": (164, 170), "swapoff": (168, 225), "swapon": (167, 224), "syslog": (103, 116),
+    "umount2": (166, 39), "unshare": (272, 97), "userfaultfd": (323, 282), "vmsplice": (278, 75),
+}  # fmt: skip
+SPECIAL = {"clone": (56, 220), "clone3": (435, 435), "socket": (41, 198)}
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, the kernel's name for it
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+
+
+def call_filter(machine: str = platform.machine()) -> bytes:
+    """The seccomp program: new namespaces, mounts and sockets other than AF_UNIX are refused. Empty on other machines.
+
+    AF_VSOCK above all: no network namespace confines it.
+    """
+    if machine not in _MACHINES:
+        return b""
+    column, arch = _MACHINES[machine]
+    refuse = _op(_RETURN, _ERROR | errno.EPERM)
+    program = [_op(_LOAD, 4), _op(_EQUAL, arch, 1, 0), _op(_RETURN, _KILL), _op(_LOAD, 0)]
+    program += [_op(_AT_LEAST, 0x40000000, 0, 1), refuse]  # the x32 twins of every call
+    for numbers in DENIED.values():
+        if numbers[column] >= 0:
+            program += [_op(_EQUAL, numbers[column], 0, 1), refuse]
+    clone, clone3, socket = (SPECIAL[name][column] for name in ("clone", "clone3", "socket"))
+    program += [_op(_EQUAL, clone3, 0, 1), _op(_RETURN, _ERROR | errno.ENOSYS)]  # its flags lie where no filter looks
+    program += [_op(_EQUAL, clone, 0, 4), _op(_LOAD, 16), _op(_ANY_BIT, NAMESPACES | 0x02000000, 0, 1), refuse]
+    program += [_op(_RETURN, _ALLOW)]
+    program += [_op(_EQUAL, socket, 0, 3), _op(_LOAD, 16), _op(_EQUAL, 1, 1, 0), _op(_RETURN, _ERROR | 97)]
+    return b"".join([*program, _op(_RETURN, _ALLOW)])  # 97: EAFNOSUPPORT
+
+
+def _op(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("<HBBI", code, yes, no, k)
+
+
+def enter(tmpfs: int) -> None:
+    """Go into namespaces of one's own, with fresh tmpfs of that size; the next fork is the pid namespace's first."""
+    uid, gid = os.getuid(), os.getgid()
+    _prctl(_DUMPABLE, 1)  # else the maps of the new user namespace are not ours to write
+    _check(_libc.unshare(NAMESPACES), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    _mount("none", "/", None, _REC | _PRIVATE)
+    for place in WRITABLE:
+        _mount("tmpfs", place, "tmpfs", _NOSUID | _NODEV, f"size={tmpfs},nr_inodes=16384,mode=0755")
+
+
+def confine() -> None:
+    """In the first process of the new namespaces: a /proc of its own, then give up all that could undo any of this."""
+    _mount("proc", "/proc", "proc", _NOSUID | _NODEV)
+    _mount("/proc/sys", "/proc/sys", None, _BIND)
+    _mount("none", "/proc/sys", None, _BIND | _REMOUNT | _RDONLY | _NOSUID | _NODEV)
+    os.chdir("/home/learner")
+    _prctl(_AMBIENT, 4)  # clear all
+    for capability in range(64):
+        if _libc.prctl(_DROP_BOUND, capability, 0, 0, 0) != 0:
+            break  # the kernel knows no more of them
+    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    _check(_libc.capset(header, nothing), "capset")
+    _prctl(_NO_NEW_PRIVS, 1)
+    landlock(["/"], WRITABLE, DEVICES)
+    filter_calls(call_filter())
+    _prctl(_DUMPABLE, 0)
+
+
+def filter_calls(program: bytes) -> None:
+    """Let the kernel run this program before each call of this process and all that come of it."""
+    if program:
+        code = ctypes.create_string_buffer(program, len(program))
+        loaded = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+        pointer = ctypes.create_string_buffer(loaded, len(loaded))
+        _check(_libc.prctl(_SECCOMP, 2, pointer, 0, 0), "seccomp")
+
+
+def landlock(read: Sequence[str], write: Sequence[str], devices: Sequence[str]) -> int:
+    """Allow reading and writing below these places only, no TCP, no signal outside; the version that the kernel has.
+
+    0 where the kernel has no Landlock: the namespaces hold without it.
+    """
+    version = max(_libc.syscall(444, None, ctypes.c_size_t(0), 1), 0)
+    if not version:
+        return 0
+    bits = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)  # rights on files that this version knows
+    known = (1 << bits) - 1
+    attributes = struct.pack("QQQ", known, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    rules = _check(_libc.syscall(444, attributes, ctypes.c_size_t(size), 0), "landlock")
+    execute, write_file, read_file, read_folder, cut, control = 1, 2, 4, 8, 1 << 14, 1 << 15
+    of_a_file = execute | write_file | read_file | cut | control
+    for places, rights in ((read, execute | read_file | read_folder), (write, known), (devices, of_a_file)):
+        for place in places:
+            _allow(rules, place, rights & known, of_a_file)
+    _check(_libc.syscall(446, rules, 0), "landlock")
+    os.close(rules)
+    return int(version)
+
+
+def _allow(rules: int, place: str, rights: int, of_a_file: int) -> None:
+    try:
+        fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    rights = rights if stat.S_ISDIR(os.fstat(fd).st_mode) else rights & of_a_file
+    _check(_libc.syscall(445, rules, 1, struct.pack("=Qi", rights, fd), 0), f"landlock {place}")
+    os.close(fd)
+
+
+def _mount(source: str, place: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    texts = [text.encode() if text is not None else None for text in (source, place, kind)]
+    options = data.encode() if data is not None else None
+    _check(_libc.mount(*texts, ctypes.c_ulong(flags), options), f"mount {place}")
+
+
+def _prctl(option: int, value: int) -> None:
+    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result

@@ -1,0 +1,61 @@
+"""Verdicts of a class -> what an instructor reads first: scores, what to teach next week, notes, what it cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+Verdicts = Mapping[str, Mapping[str, Any]]
+MOST = 8  # rows of a list by frequency
+
+
+def summary(assignment: str, verdicts: Verdicts, level: str, *, seconds: float = 0.0) -> str:
+    """One line a student, the histogram, the mistakes and notes by frequency, time and memory."""
+    lines = [f"{student}: {verdict['score']} of {verdict['max']}" for student, verdict in verdicts.items()]
+    lines += histogram(verdicts)
+    lines += by_frequency("mistakes, the most frequent first", mistakes(verdicts))
+    lines += by_frequency("notes", Counter(note for verdict in verdicts.values() for note in verdict["notes"]))
+    lines += cost(verdicts, seconds)
+    return "\n".join([*lines, f"{assignment}: {len(verdicts)} submissions at level {level}"])
+
+
+def histogram(verdicts: Verdicts) -> list[str]:
+    """The share of points in ten bins, a bar each; the last one holds full points alone.
+
+    >>> print(*histogram({"a": {"score": 1, "max": 2}, "b": {"score": 2, "max": 2}})[-6::5], sep=chr(10))
+      50- 59 %    1 █
+         100 %    1 █
+    """
+    counts = Counter(10 * v["score"] // v["max"] if v["max"] else 0 for v in verdicts.values())
+    wide = max([1, *counts.values()]) / 40
+    rows = []
+    for i in range(11):
+        label = f"{10 * i:>3}-{10 * i + 9:>3} %" if i < 10 else f"{100:>7} %"
+        rows.append(f"  {label} {counts[i]:>4} {'█' * round(counts[i] / max(wide, 1))}")
+    return ["scores:", *rows]
+
+
+def mistakes(verdicts: Verdicts) -> Counter[str]:
+    """How many learners made each named mistake, by exercise."""
+    found = ((name, e["mistake"]) for v in verdicts.values() for name, e in v["exercises"].items())
+    return Counter(f"{name}: {mistake}" for name, mistake in found if mistake)
+
+
+def by_frequency(title: str, counts: Counter[str]) -> list[str]:
+    """A title and the most frequent entries; nothing where there are none."""
+    rows = [f"  {n:>4} x {text}" for text, n in counts.most_common(MOST)]
+    more = [f"  ... and {len(counts) - MOST} more"] if len(counts) > MOST else []
+    return [f"{title}:", *rows, *more] if rows else []
+
+
+def cost(verdicts: Verdicts, seconds: float) -> list[str]:
+    """What the run took, and a submission of it."""
+    walls = [v["used"]["wall"] for v in verdicts.values() if v.get("used")]
+    if not walls:
+        return []
+    memory = max(v["used"]["memory"] for v in verdicts.values() if v.get("used")) >> 20
+    late = sum("no result after" in e["message"] for v in verdicts.values() for e in v["exercises"].values())
+    each = f"p50 {statistics.median(walls):.2f} s, slowest {max(walls):.2f} s a submission"
+    return [f"took {seconds:.1f} s: {each}; at most {memory} MB at once; {late} exercises timed out"]

@@ -1,0 +1,108 @@
+"""A watchdog over one submission: the memory and the number of all its processes, seen from outside.
+
+The kernel's limits hold for one process each; what many of them take together is counted here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+EVERY = 0.25  # seconds: what grows by a gigabyte in that time is still found before it hurts
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Watch:
+    """A thread that calls `kill` where the processes below `pid` become too many or need too much together."""
+
+    def __init__(self, pid: int, kill: Callable[[], None], memory: int, processes: int) -> None:
+        self.pid, self.kill, self.memory, self.processes = pid, kill, memory, processes
+        self.peak = 0
+        self._before = processor([pid])  # what it took to start is not the learner's
+        self.why: str | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._over.set()
+        self._thread.join()
+
+    def cpu(self) -> float:
+        """Seconds of processor time since the start, of all processes, those that have ended too."""
+        return processor([self.pid, *below(self.pid)]) - self._before
+
+    def sample(self) -> tuple[int, int]:
+        """(processes, bytes of memory together) at this moment."""
+        family = [self.pid, *below(self.pid)]
+        used = resident(family)
+        if used > self.memory:  # resident counts what forks share once for each: ask again, exactly and slowly
+            used = proportional(family)
+        self.peak = max(self.peak, used)
+        return len(family), used
+
+    def _run(self) -> None:
+        while not self._over.wait(EVERY):
+            processes, used = self.sample()
+            if used > self.memory or processes > self.processes + 8:  # 8: our own
+                self.why = f"{processes} processes with {used >> 20} MB together"
+                self.kill()
+                return
+
+
+def below(pid: int) -> list[int]:
+    """All descendants of a process. One that lost its parent belongs to the first process of its pid namespace."""
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
+    found = list(children.get(pid, []))
+    for one in found:  # grows as it is walked
+        found += children.get(one, [])
+    return found
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """(process, its parent) for every process that can be seen."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+                yield int(name), int(file.read().rpartition(b")")[2].split()[1])
+
+
+def processor(pids: list[int]) -> float:
+    """Seconds of processor time of these processes and of the children that they waited for."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / TICK
+
+
+def resident(pids: list[int]) -> int:
+    """Bytes of private or shared anonymous memory, the sum over these processes."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            _, pages, shared = Path(f"/proc/{pid}/statm").read_text().split()[:3]
+            total += (int(pages) - int(shared)) * PAGE
+    return total
+
+
+def proportional(pids: list[int]) -> int:
+    """Bytes of memory of these processes, each page divided among those that share it; resident where it is refused."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().split("\n")
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) << 10
+        except PermissionError:
+            total += resident([pid])
+        except (OSError, ValueError, StopIteration):  # it is gone
+            continue
+    return total
