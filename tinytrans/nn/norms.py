@@ -43,6 +43,31 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
     return y if weight is None else y * weight
 
 
+def batch_norm(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each of D numbers gets mean 0 and variance 1 over the batch: x (N, D) -> y, next running_mean, next running_var.
+
+    y = (x - mean) / sqrt(var + eps). In training, mean (D,) and var (D,) are those of the N rows, var divided by N; and
+    running = (1 - momentum) * running + momentum * batch, where the batch's var is divided by N - 1, as in torch.
+    Otherwise mean and var are the running ones, which stay as they are. The running ones carry no gradient.
+    Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
+
+    >>> found = batch_norm(torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1), True, momentum=0.5, eps=0.0)
+    >>> [z.tolist() for z in found]
+    [[[-1.0], [1.0]], [1.0], [1.5]]
+    """
+    if not training:
+        return (x - running_mean) / torch.sqrt(running_var + eps), running_mean, running_var
+    N = x.shape[0]
+    mean = x.mean(dim=0)
+    var = (x - mean).square().mean(dim=0)
+    y = (x - mean) / torch.sqrt(var + eps)
+    running_mean = (1 - momentum) * running_mean + momentum * mean.detach()
+    running_var = (1 - momentum) * running_var + momentum * var.detach() * N / (N - 1)
+    return y, running_mean, running_var
+
+
 class FusedRMSNorm(torch.autograd.Function):
     """`rms_norm` with its gradient written out: on a CPU, torch differentiates its own step by step, at twice the time.
 
