@@ -40,7 +40,7 @@ from tinytrans import fit, load, pick
 from tinytrans.nn.attention import attend, self_attend
 from tinytrans.nn.masks import causal, window
 from tinytrans.nn.positions import rotate, rotation_at
-from tinytrans.plots import curves, heat_map, heat_maps
+from tinytrans.plots import curves, heat_map
 from tinytrans.training.optim import adamw
 from tinytrans.widgets import Explorer
 
@@ -157,10 +157,10 @@ print(
 
 # %%
 table = sinusoidal(torch.arange(64), 32)
-heat_maps({"the table: 64 places, 32 numbers": table}, row_label="position", column_label="number")
+heat_map(sinusoidal(torch.arange(20), 16), title="sinusoids, 16 wide", row_label="position", column_label="number")
 
 # %% [markdown]
-# Each row is a place. On the left the numbers swing fast, on the right hardly at all within 64 places. Two properties are worth a check:
+# Each row is a place. On the left the numbers swing fast, on the right hardly at all within 20 places. Two properties are worth a check:
 #
 # - Each row is equally long: $\sin^2 + \cos^2 = 1$ for each pair, so $|p_t|^2 = D/2$. Every embedding is moved *by the same distance, in another direction*.
 # - The product of two rows depends on their distance alone: $p_t \cdot p_s = \sum_i \cos\big((t - s)\,\theta_i\big)$, for
@@ -349,8 +349,8 @@ print(f"the library's `rotate`, which the models use: off by {(fast - rope(x, to
 # %% [markdown]
 # ### Watch the hands
 #
-# K = 16 has eight pairs. Move the slider: pair 0 races round, pair 7 hardly moves. Take two places five steps apart, and remember the angle between their hands: it is the same
-# wherever you start. The still picture shows the same in numbers: which share of a full turn each pair has done.
+# K = 16 has eight pairs. Move the slider: pair 0 races round, pair 7 hardly moves. From place 2 to 7 each hand moves by the same angle
+# as from 20 to 25: that is the law. The still picture says it in numbers, for places further and further out: which share of a full turn each pair stands at.
 
 
 # %%
@@ -369,16 +369,21 @@ def dials(position: int, K: int = 16) -> str:
     return f'<svg viewBox="0 0 672 100" width="100%" style="max-width:672px">{"".join(parts)}</svg>'
 
 
-turns = (torch.arange(12)[:, None] * frequencies(16) / (2 * math.pi)) % 1
+shown = torch.tensor([0, *(2**n for n in range(11))])
+turns = (shown[:, None] * frequencies(16) / (2 * math.pi)) % 1
 Explorer(
     heat_map(
-        turns, [str(p) for p in range(12)], [str(i) for i in range(8)], title="share of a full turn",
-        row_label="position", column_label="pair",
+        turns,
+        [str(p) for p in shown.tolist()],
+        [str(i) for i in range(8)],
+        title="share of a full turn",
+        row_label="position",
+        column_label="pair",
     ),
-    [(str(p), p) for p in range(129)],
+    [(str(p), p) for p in [*range(33), 64, 128, 256, 512, 1024]],
     dials,
     "position",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # What is turned, and where:

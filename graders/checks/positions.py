@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires
+from graders.exercise import exercise, question, requires, with_gradients
 from graders.subject import Failure
 from tinytrans.nn import positions as P
 
@@ -710,6 +710,7 @@ EMBED = exercise(
         requires("the first token further on, up to the table's last place", 1, further_on),
         requires("a position beyond the table is refused", 1, beyond, run=refused, law=must_refuse),
         requires("also where a single row is left", 1, only_one_left, run=refused, law=must_refuse),
+        requires("gradients reach both tables", 1, further_on, run=with_gradients),
     ],
     wrong={
         "indexed by token id": (
@@ -774,6 +775,10 @@ EMBED = exercise(
         "along the batch": (
             guarded(by_batch_row),
             "The place grows from one text of the batch to the next. It should grow from token to token.",
+        ),
+        "the places never learn": (
+            lambda ids, tokens, places, start=0: P.embed_at(ids, tokens, places.detach(), start),
+            "The sum is right, but no gradient reaches the table of places: it would stay as random as it began.",
         ),
         "scaled": (
             guarded(
