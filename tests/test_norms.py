@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from tinytrans.nn.norms import NORMS, FusedRMSNorm, LayerNorm, RMSNorm, fused_rms_norm, layer_norm, rms_norm
+from tinytrans.nn.norms import NORMS, FusedRMSNorm, LayerNorm, RMSNorm, batch_norm, fused_rms_norm, layer_norm, rms_norm
 
 B, T, D, EPS = 3, 5, 7, 0.1  # an eps so large that its place shows
 
@@ -45,6 +45,27 @@ def test_rms_norm_is_torch() -> None:
     module.load_state_dict({"weight": w, "bias": b})
     torch.testing.assert_close(module(x), rms_norm(x, w, EPS) + b)
     torch.testing.assert_close(module(x.requires_grad_()), rms_norm(x, w, EPS) + b)
+
+
+def test_batch_norm_is_torch() -> None:
+    """Over several batches and then in use, the written-out form and torch's layer keep and give the same numbers."""
+    layer = nn.BatchNorm1d(D, eps=EPS, momentum=0.25, affine=False, dtype=torch.float64)
+    mean, var = torch.zeros(D, dtype=torch.float64), torch.ones(D, dtype=torch.float64)
+    for seed in range(3):
+        x = draw(B, D, seed=seed)
+        y, mean, var = batch_norm(x, mean, var, True, 0.25, EPS)
+        torch.testing.assert_close(y, layer(x))
+    torch.testing.assert_close((mean, var), (layer.running_mean, layer.running_var))
+    y, *kept = batch_norm(x[:1], mean, var, False, 0.25, EPS)
+    torch.testing.assert_close(y, layer.eval()(x[:1]))
+    assert kept == [mean, var]  # the very same tensors
+
+
+def test_batches_do_not_hang_on_each_other() -> None:
+    """The running statistics of batch normalisation carry no gradient."""
+    _, mean, var = batch_norm(draw(B, D).requires_grad_(), torch.zeros(D), torch.ones(D), True)
+    assert not mean.requires_grad
+    assert not var.requires_grad
 
 
 def test_layer_norm_forgets_shift_and_scale() -> None:
