@@ -13,11 +13,11 @@
 # - look into the heads of a trained model, switch them off one by one, and draw careful conclusions;
 # - let heads share keys and values (grouped-query and multi-query attention), and say what that saves.
 #
-# **Builds on** lesson 04 (attention, masks); if you skipped 04, the formula in section 3 is all that you need of it. **Leads to** 07 and 09 (the
+# **Builds on** lesson 04 (attention, masks); if you skipped 04, the formula in section 2 is all that you need of it. **Leads to** 07 and 09 (the
 # block around this layer), 10 (the cache, which is why keys and values are shared).
 #
-# **Time** about 85 minutes: two questions, one softmax 10, cutting the width 15, a softmax per head 10, the whole layer 15, how many heads 5,
-# counting 5, a look inside 15, break it 5, sharing 5. The notebook computes for one to two minutes in all on one core. A GPU changes nothing that matters: the models are tiny.
+# **Time** about 90 minutes: two questions, one softmax 10, cutting the width 15, a softmax per head 10, the whole layer 15, how many heads 5,
+# counting 5, a look inside 15, break it 5, sharing 10. The notebook computes for one to two minutes in all on one core. A GPU changes nothing that matters: the models are tiny.
 #
 # **Letters** B sequences in a batch, T queries, S keys, D width of a token (the papers' $d$), H heads (the papers' $h$), K = D / H width of a head,
 # G heads of keys and values.
@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %%
-torch.set_num_threads(1)  # tensors as small as ours gain nothing from a second thread
 torch.manual_seed(0)
+torch.set_num_threads(1)  # tensors as small as ours gain nothing from a second thread
 
 # %% tags=["tools"]
 import html
@@ -147,7 +147,7 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 #
 # $$\mathrm{head}_i = \mathrm{softmax}\!\left(\frac{Q_i K_i^\top}{\sqrt{d/h}}\right) V_i, \qquad Q_i = X W_Q^i, \quad K_i = X W_K^i, \quad V_i = X W_V^i .$$
 #
-# (A mask is added to the scores in every head alike.) If each head were as wide as the model, $h$ heads would cost $h$ times as much. So they share out the width: $W_Q^i, W_K^i, W_V^i$ have the shape $(d, d/h)$ where the single head's had
+# (A mask hides keys in every head alike; papers write it as $+ M$ under the softmax, with $M$ = 0 or $-\infty$.) If each head were as wide as the model, $h$ heads would cost $h$ times as much. So they share out the width: $W_Q^i, W_K^i, W_V^i$ have the shape $(d, d/h)$ where the single head's had
 # $(d, d)$. Note what is *not* cut: each head reads all $d$ numbers of a token, and makes its own $d/h$ out of them. The heads' findings, $h$ vectors of width $d/h$, are **concatenated**, which
 # gives the width $d$ again, and multiplied by a last matrix $W_O$, which lets the findings of different heads meet:
 #
@@ -263,7 +263,7 @@ for H in (2, 1):
 #
 # ### The weights of torch's layer in your function
 #
-# Is it the real thing? `nn.MultiheadAttention` is the layer that much of the world's trained models were saved from. Its four matrices, put into your function, must give its outputs. Three differences in how it keeps house:
+# Is it the real thing? `nn.MultiheadAttention` is the layer that PyTorch's own transformers, and many others, are made of. Its four matrices, put into your function, must give its outputs. Three differences in how it keeps house:
 #
 # - $W_Q$, $W_K$, $W_V$ are stacked in one `in_proj_weight` (3 D, D), and transposed, as in every `nn.Linear`;
 # - in its masks True means *hidden*, so ours goes in as `~mask`;
@@ -349,7 +349,7 @@ for H in (2, 4, 8):
     print(f"{H} heads, one of them silent: {min(shares):.0%} right at worst, {max(shares):.0%} at best")
 
 # %% [markdown]
-# With two heads each has one of the questions: silence one, and we are back at 55 %. Four or eight have shared the questions out among several, and a silent one is hardly missed.
+# With two heads each has one of the questions: silence one, and its question is answered by guessing, which gives $(1 + 0.1) / 2 = 55$ %. Four or eight have shared the questions out among several, and a silent one is hardly missed.
 
 # %% question="heads.why_narrow"
 
@@ -510,7 +510,7 @@ def kind_of(*facts: str) -> Tensor:
     return torch.tensor(sorted(number[word] for word in named & set(number)))
 
 
-kinds = {kind: kind_of(*facts) for kind, facts in FACTS.items()} | {"full stops": torch.tensor([number["."]])}
+kinds = {kind: kind_of(*facts) for kind, facts in FACTS.items()} | {"stops": torch.tensor([number["."]])}
 ids, START = test[:, :T], 8
 evenly = (causal(T) / causal(T).sum(dim=-1, keepdim=True)).expand(len(ids), T, T)
 places = {kind: torch.isin(ids, of_kind).unsqueeze(1) for kind, of_kind in kinds.items()}  # (B, 1, T): which keys
@@ -523,13 +523,13 @@ def received(weights: Tensor) -> Tensor:
     return torch.zeros(len(words)).index_add(0, ids.flatten(), weights[:, START:].sum(dim=1).flatten())
 
 
-print(" " * 16 + "".join(f"{kind:>11}" for kind in places) + "   favourites")
+print(" " * 16 + "".join(f"{kind:>9}" for kind in places) + "   favourites")
 for n, heads in enumerate(weights_of(reader, ids)):
     for h, weights in enumerate(heads.unbind(1)):
         times = [((weights * at)[:, START:].sum() / (evenly * at)[:, START:].sum()).item() for at in places.values()]
         liked = torch.where(enough, received(weights) / received(evenly).clamp(min=1e-6), 0.0)
         favourites = ", ".join(words[i] for i in liked.topk(4).indices)
-        print(f"round {n + 1}, head {h} " + "".join(f"{t:11.1f}" for t in times) + f"   {favourites}")
+        print(f"round {n + 1}, head {h} " + "".join(f"{t:9.1f}" for t in times) + f"   {favourites}")
 
 # %% [markdown]
 # Every head has its preferences, and no two rows are alike: in our run one gives animals almost twice the even share, another names, a third the previous word almost four times. (Which head likes what depends on the seed; in quick mode there was too little training for any of it.) But
@@ -581,12 +581,12 @@ targets = {"any word": torch.ones_like(with_all, dtype=torch.bool)} | {
     kind: torch.isin(test[:, 1:], of_kind) for kind, of_kind in kinds.items()
 }
 print("what silencing costs, by the word to be predicted")
-print(" " * 16 + "".join(f"{kind:>11}" for kind in targets))
+print(" " * 16 + "".join(f"{kind:>9}" for kind in targets))
 for n in range(ROUNDS):
     silent = {f"round {n + 1}, head {h}": [(n, h)] for h in range(HEADS)}
     for name, heads in (silent | {f"round {n + 1}, all": [(n, h) for h in range(HEADS)]}).items():
         cost = losses_without(reader, heads) - with_all
-        print(f"{name:16}" + "".join(f"{cost[at].mean().item():11.2f}" for at in targets.values()))
+        print(f"{name:16}" + "".join(f"{cost[at].mean().item():9.2f}" for at in targets.values()))
 
 # %% [markdown]
 # **Now** the heads have jobs. In our run, without head 0 of round 1 the model forgets which *animal* the story is about; without head 2 it forgets the *place*; without head 3 the *names*: the loss on those words jumps by about 2, while on all words together it rises by 0.2 to 0.4. Nobody gave out
@@ -601,7 +601,7 @@ for n in range(ROUNDS):
 #
 # - **the wrong root**: scores divided by $\sqrt d$ instead of $\sqrt{d/h}$ (dividing $W_Q$ by $\sqrt h$ does just that);
 # - **viewed without swapping**: the width reshaped straight into (B, H, T, K);
-# - **merged without swapping**: the heads not swapped back before they are joined.
+# - **merged without swapping**: the heads not swapped back before they are joined; and, last, both of these together.
 
 
 # %%
@@ -671,7 +671,7 @@ heat_maps(
 # the accidents fit together: no leak, no error. But the layer is half blind: the four heads have become four stretches of the text, and no stretch sees another. Output 7 knows nothing of inputs 0 to 5. Its shapes are right, its
 # loss falls when it is trained, no future leaks: only the question *what depends on what?* gives it away.
 #
-# ## 9. Sharing keys and values (5 minutes)
+# ## 9. Sharing keys and values (10 minutes)
 #
 # When text is generated (lesson 10), the keys and values of all earlier tokens are kept, so that they need not be computed again. By hand, for a model of 32 layers and 32 heads of width 128, 4096 tokens, two bytes a number: $2 \cdot 32 \cdot 32 \cdot 128 \cdot 4096 \cdot 2$ bytes $= 2$ GiB for one
 # conversation, all of which is read for each new token. Most of the waiting is this reading.
