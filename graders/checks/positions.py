@@ -38,6 +38,10 @@ def width_and_base(draw: Draw) -> tuple[int, float]:
     return even(draw), other_base(draw)
 
 
+def odd_width_alone(draw: Draw) -> tuple[int]:
+    return (even(draw) + 1,)
+
+
 def from_zero(draw: Draw) -> tuple[Tensor, int]:
     D = even(draw)
     return torch.arange(D + draw.integer(1, 4)), D
@@ -349,6 +353,7 @@ FREQUENCIES = exercise(
     requirements=[
         requires("one for each pair, base 10000", 2, width),
         requires("another base", 1, width_and_base),
+        requires("an odd width: the last number is a pair by itself", 1, odd_width_alone),
     ],
     wrong={
         "exponent i / width": (
@@ -400,6 +405,10 @@ FREQUENCIES = exercise(
             spaced(lambda i, n: 2 * (i + 1) / n),
             "You count pairs from 1, and the fastest pair is missing. Pair 0 has the exponent 0: it turns by a full "
             "radian a position.",
+        ),
+        "the last number without a pair": (
+            lambda width, base=10000.0: P.frequencies(width, base)[: width // 2],
+            "Right for even widths. Five numbers are two pairs and a single one, which has a frequency too: three.",
         ),
         "evenly spaced": (
             lambda width, base=10000.0: torch.linspace(1, 1 / base, (width + 1) // 2),

@@ -18,7 +18,7 @@ from torch import Tensor
 def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str | None = None) -> Tensor:
     """How many radians each pair of numbers turns per position, from 1 down to almost 1/base: (width / 2,).
 
-    theta_i = base^(-2i/width) for pair i = 0, 1, ...; an odd width counts as the even one above it.
+    theta_i = base^(-2i/width) for pair i = 0, 1, ...; in an odd width the last number is a pair by itself.
     Source: Vaswani et al. 2017, section 3.5, arXiv 1706.03762.
 
     >>> frequencies(4)
