@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 07 · Normalization and the residual stream
+# # 07 · Normalisation and the residual stream
 #
 # Attention (04, 05) and the feed-forward layer (06) are the parts that compute. What lets us put dozens of them on top of each other are
 # two small things around them: an addition and a norm. Where exactly the norm stands decides whether a deep model learns at all, and you will see
@@ -95,7 +95,8 @@ curves(
 )
 
 # %% [markdown]
-# The signal dies or explodes on its way up, the gradient on its way down. Only one scale works, to within a few per cent, and training moves the weights away from it. The
+# The signal dies or explodes on its way up, the gradient on its way down. Only one scale works, and narrowly: with weights times 0.9 or 1.1 the
+# 32 layers already make a factor of $0.81^{32} = 0.001$ or $1.21^{32} = 446$. And training moves the weights. The
 # reason is the chain rule: the gradient of the input is a **product** of the layers' derivatives, $J_L \cdots J_2 J_1$, and a product of many factors is either
 # next to nothing or enormous. In a recurrent network the same happens along time (lesson 03).
 #
@@ -207,7 +208,7 @@ print("LayerNorm of x        ", layer_norm(x))
 # %% [markdown]
 # ## 5. Why not over the batch? (13 minutes)
 #
-# Before LayerNorm there was **batch normalization** (Ioffe and Szegedy 2015), and image networks still use it. It takes the mean and variance of one *feature* over all N examples of the batch: down
+# Before LayerNorm there was **batch normalisation** (Ioffe and Szegedy 2015), and image networks still use it. It takes the mean and variance of one *feature* over all N examples of the batch: down
 # the columns, where LayerNorm goes along the rows.
 #
 # When the model is used there may be a single example, and no batch to take a mean of. So during training a **running** mean and variance are kept, which move a little toward each batch's:
@@ -289,7 +290,7 @@ for position in (0, 100, 120, 130, 140, 150):
 #
 # A stream and a norm: in which order? There are two places.
 #
-# $$\text{post-norm (Vaswani et al. 2017): } \ \mathrm{norm}(x + f(x)) \qquad\qquad \text{pre-norm (Xiong et al. 2020): } \ x + f(\mathrm{norm}(x))$$
+# $$\text{post-norm (Vaswani et al. 2017): } \ \mathrm{norm}(x + f(x)) \qquad\qquad \text{pre-norm (GPT-2; Xiong et al. 2020): } \ x + f(\mathrm{norm}(x))$$
 #
 # **Post-norm** norms the stream itself, after every addition. **Pre-norm** norms only what the sublayer reads; nothing lies across the stream. By hand, with $x = (1, 3)$ and an $f$ that puts twice the second number
 # (if positive) into the first place:
@@ -375,7 +376,12 @@ curves(
 # %% [markdown]
 # ## 7. How strongly does the loss pull? (10 minutes)
 #
-# **Exercises.** First the stack, then the measure that Xiong et al. (2020) used: the norm of the loss's gradient with regard to each layer's $W_{down}$.
+# To compare the two places we need a number for each layer. Xiong et al. (2020) took the gradient of the loss with regard to a weight matrix of the layer, here $W_{down}$, and its norm, the root of the sum of all squares. It says how strongly
+# the loss pulls at this layer: how much an ordinary gradient step would change it. By hand: a layer whose gradient holds the numbers 3 and 4 has the norm $\sqrt{9 + 16} = 5$; a layer with 0 and 0.05 has 0.05, and learns a hundred times more slowly.
+#
+# The loss needs an aim: a matrix `head` (D, V) turns what leaves the stack into logits of V classes, and the loss is the mean cross-entropy, as in a language model.
+#
+# **Exercises.** First the stack, then the measure.
 #
 # <details><summary>Hint 1</summary>`for up, down in zip(w_up, w_down)` goes through the layers; the output of one is the input of the next.</details>
 # <details><summary>Hint 2</summary>`deep_stack`: the final norm stands behind the loop, and only for "pre". `gradient_norms`: `w_down.detach().requires_grad_()` is a leaf of your own.</details>
@@ -547,7 +553,7 @@ curves(
 )
 
 # %% [markdown]
-# Post-norm at the full rate falls to the loss of a model that knows the frequencies of the words and *nothing else*, and there it stays. The very same weights learn with a warm-up. Pre-norm learns either way, and better without one. (In quick mode the runs are too short to show this.)
+# Post-norm at the full rate falls to the loss of a model that knows the frequencies of the words and *nothing else*, and there it stays. The very same weights learn with a warm-up. Pre-norm learns either way, and soonest without one. (In quick mode the runs are too short to show this.)
 #
 # What has happened to it? Go through the steps with the slider. At birth the pulls are alike.
 
@@ -590,7 +596,7 @@ for name in ("post-norm", "post-norm, warm-up"):
 # the layers don't make up for it. At the full rate all tokens have become *one and the same* vector by step 20. Differences travel forward and their gradients backward by the same narrow way, and *now* the gradient vanishes: many powers of ten lie between the last layer and the first. What would be needed
 # for the repair can't get through.
 #
-# With a warm-up post-norm comes close to that point, and finds back: the steps are still small when it matters. In pre-norm the highway carries the tokens' differences past whatever the layers do. So: post-norm can be trained, and when it is, it often ends up
+# With a warm-up post-norm comes close to that point too, as the numbers show, but finds its way back: the steps are still small when it matters. In pre-norm the highway carries the tokens' differences past whatever the layers do. So: post-norm can be trained, and when it is, it often ends up
 # a little better (Liu et al. 2020), but it needs care. Pre-norm forgives. Most large models are pre-norm, and they still use a short warm-up (lesson 11).
 #
 # **Break it on purpose.** In pre-norm, forget the final norm. Nothing raises an error; the first loss tells:
@@ -666,6 +672,7 @@ print(
 # | results that depend on the rest of the batch | a norm over the wrong axis; BatchNorm; `train()` where `eval()` is meant |
 # | small, constant differences from a reference model | `var` with D - 1; ε outside of the root, or another ε |
 # | NaN at padding | a vector of equal numbers and no ε |
+# | a parameter count that is 2 D a layer too small | one norm that serves both sublayers: each has its own |
 # | a deep pre-norm model that trains like a post-norm one | the residual taken from the normed stream: `h = norm(x); x = h + f(h)` |
 # | answers that change from call to call | dropout left on |
 #

@@ -798,22 +798,20 @@ HIGHWAY = question(
     "Residual connections make deep networks easier to learn: a layer only has to learn a correction. Do they also "
     "keep gradients from vanishing?",
     choices={
-        "a": "No: the gradient still passes through every layer's weights, one after the other.",
-        "b": "No, that is what the norm is for; without norms a residual network has the same gradients as a plain "
-        "one.",
-        "c": "Only in the first layer, which is the only one that sees x itself.",
-        "d": "Yes: the derivative of x + f(x) is I + J, so beside all the ways through the layers one way leads "
-        "straight back, whatever the layers do; a norm across the stream (post-norm) narrows it at each layer.",
+        "a": "No: the gradient still has to pass through every layer's weights, one layer after the other.",
+        "b": "No, that is what norms are for: without them a residual network has the same gradients as a plain one.",
+        "c": "Only in the first layer, which is the only one that gets x itself.",
+        "d": "Yes: the derivative of x + f(x) is I + J, so one way leads straight back, whatever the layers do.",
     },
     explanations={
-        "a": "It does, too. But the product of the factors I + J, multiplied out, is the sum over *all* selections of "
-        "layers, and the selection of none is the identity.",
-        "b": "You have measured it in section 1: without a norm, the residual alone carries the gradient through 32 "
-        "layers where the plain network loses it. It may grow too large, however, and that is what the norm is needed "
-        "for.",
+        "a": "It does that, too. But the product of the factors I + J, multiplied out, is the sum over *all* "
+        "selections of layers, and the selection of none is the identity.",
+        "b": "You have just measured it: without any norm, the residual alone carries the gradient through 32 layers "
+        "where the plain network loses it. It may grow too large, however, and that is what the norm is needed for.",
         "c": "Every layer adds to the same stream; the direct way leads past all of them.",
         "d": "Yes. A plain network multiplies J₁ J₂ ... J_L, and if each shrinks a little, nothing is left. With "
-        "residuals the identity is among the summands.",
+        "residuals the identity is among the summands. Section 6 shows how a norm in the wrong place narrows this way "
+        "again.",
     },
     answer="d",
 )
