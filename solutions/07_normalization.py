@@ -585,10 +585,9 @@ curves(
 )
 
 # %%
-for name in ("post-norm", "post-norm, warm-up"):
-    _, pulled, cosines = runs[name]
-    told = (f"{n * every}: {1 - cosines[n]:.0e}, {pulled[n][0]:.0e}" for n in looks)
-    print(f"{name}\n    after ... steps, 1 - cosine and pull at the first layer: {'; '.join(told)}")
+for n in looks:
+    told = (f"{1 - runs[name][2][n]:.0e} and {runs[name][1][n][0]:.0e}" for name in ("post-norm", "post-norm, warm-up"))
+    print(f"{n * every:3} steps: 1 - cosine, pull at the first layer: {' without, '.join(told)} with warm-up")
 
 # %% [markdown]
 # All four runs begin alike: the easiest thing to learn is how frequent words are. For this it needs no difference between the tokens, and they grow more alike. Adam's first steps move every weight by about the learning rate, whatever the gradient's size: with large early steps, all layers
@@ -641,9 +640,8 @@ stream = added = torch.ones(100_000)
 for _ in range(32):
     stream = dropout(stream, torch.rand_like(stream), p)  # on the stream itself: wrong
     added = added + dropout(torch.zeros_like(added), torch.rand_like(added), p)  # on what a sublayer adds (here 0)
-print(
-    f"after 32 layers: {(stream != 0).float().mean():.1%} of the stream is left when it is dropped from, {(added != 0).float().mean():.0%} otherwise"
-)
+left, kept = ((t != 0).float().mean() for t in (stream, added))
+print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping from what is added leaves {kept:.0%}")
 
 # %% [markdown]
 # $0.9^{32} = 0.034$: dropout on the stream itself tears holes into the highway that no layer fills again. So it goes elsewhere:

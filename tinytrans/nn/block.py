@@ -95,6 +95,10 @@ def deep_stack(x: Tensor, w_up: Tensor, w_down: Tensor, place: str = "pre") -> T
 
     With place "pre" the norm stands before each layer's f, and once more behind the last layer, for nothing else would
     norm the sum; with "post" it stands behind each addition, and the last layer's is the last.
+
+    >>> import torch
+    >>> deep_stack(torch.tensor([1.0, 3.0]), torch.ones(4, 2, 5), torch.zeros(4, 5, 2)).round(decimals=3)
+    tensor([-1.,  1.])
     """
     for up, down in zip(w_up, w_down, strict=True):
         x = pre_norm_layer(x, up, down) if place == "pre" else post_norm_layer(x, up, down)
