@@ -645,7 +645,7 @@ reader.look = multi_head_attention
 
 
 # %% [markdown]
-# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.81 instead of 0.65). (Trained from the start with the wrong root, it would learn larger $W_Q$ and nearly make up for it. That is why this mistake survives in so much published code, until somebody loads weights
+# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.81 instead of 0.65). (A model that is *trained* with the wrong root can make its $W_Q$ larger: after 200 steps we measured a loss of 1.55 against 1.52. That is why this mistake survives in so much published code, until somebody loads weights
 # from elsewhere.) The others destroy the trained model. But what if one *trains* with them? To see what each layer is able to do at all, we change one token of the input at a time and note which outputs move, under a causal mask:
 
 
@@ -668,8 +668,8 @@ heat_maps(
 
 # %% [markdown]
 # The sound layer fills the triangle: each output depends on all inputs up to its own. With only the split *or* the merge broken there are marks above the diagonal: **the future leaks**, mask or no mask, and training would reward it (lesson 04 showed how that ends). With *both* broken
-# the accidents fit together: no leak, no error. But the layer is half blind: the four heads have become four stretches of the text, and no stretch sees another. Output 7 knows nothing of inputs 0 to 5. Its shapes are right, its
-# loss falls when it is trained, no future leaks: only the question *what depends on what?* gives it away.
+# the accidents fit together: no leak, no error. But the layer is half blind: the four heads have become four stretches of the text, and no stretch sees another. Output 7 knows nothing of inputs 0 to 5. Its shapes are right, no
+# future leaks, and it even learns: trained from the start for 200 steps it had a *lower* loss than the sound layer (1.42 against 1.52), for near words are the first that a model of short stories profits from. Such a loss curve does not give it away, only the question *what depends on what?*
 #
 # ## 9. Sharing keys and values (10 minutes)
 #
