@@ -51,12 +51,17 @@ def cotangent(value: Tensor) -> Tensor:
 
 
 def backward(function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[Any, list[Tensor | None]]:
-    """The value of the function, and the gradient of each float tensor among the inputs; None where none arrived."""
+    """The value of the function, and the gradient of each float tensor among the inputs; None where none arrived.
+
+    Where the value is a list or tuple, a gradient is sent into each tensor in it that takes one.
+    """
     leaves = [x.requires_grad_() for x in inputs if isinstance(x, Tensor) and x.is_floating_point()]
     with torch.enable_grad():
         value = function(*inputs)
-    if isinstance(value, Tensor) and value.requires_grad:
-        value.backward(cotangent(value))
+    values = value if isinstance(value, list | tuple) else [value]
+    ends = [v for v in values if isinstance(v, Tensor) and v.requires_grad]
+    if ends:
+        torch.autograd.backward(ends, [cotangent(end) for end in ends])
     return value, [leaf.grad for leaf in leaves]
 
 

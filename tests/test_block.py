@@ -6,13 +6,24 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.nn import masks
 from tinytrans.nn.attention import Attention
-from tinytrans.nn.block import Block, Residual, post_norm, pre_norm
+from tinytrans.nn.block import (
+    Block,
+    Residual,
+    deep_stack,
+    dropout,
+    gradient_norms,
+    post_norm,
+    post_norm_layer,
+    pre_norm,
+    pre_norm_layer,
+)
 from tinytrans.nn.feedforward import FeedForward
-from tinytrans.nn.norms import LayerNorm
+from tinytrans.nn.norms import LayerNorm, layer_norm
 
 B, T, S, D, H, WIDTH = 2, 5, 7, 12, 3, 20
 
@@ -102,3 +113,55 @@ def test_a_memory_and_cross_attention_need_each_other() -> None:
         build()(x, memory_mask=masks.padding(torch.tensor([3, S]), S))
     with pytest.raises(ValueError, match="needs a memory"):
         build(cross=True)(x)
+
+
+LAYERS, VOCABULARY = 4, 11
+
+
+def stack(place: str) -> tuple[Tensor, ...]:
+    """Inputs of `deep_stack` and their output."""
+    w_up, w_down = draw(LAYERS, D, WIDTH, seed=1) / 3, draw(LAYERS, WIDTH, D, seed=2) / 3
+    return draw(T, D), w_up, w_down, deep_stack(draw(T, D), w_up, w_down, place)
+
+
+@pytest.mark.parametrize(("layer", "residual"), [(pre_norm_layer, pre_norm), (post_norm_layer, post_norm)])
+def test_layer_is_the_residual_around_a_feed_forward(layer: Residual, residual: Residual) -> None:
+    """The layers for learners are `pre_norm` and `post_norm` around the block's own parts, with a ReLU."""
+    block = build()
+    up, down, norm = block.feedforward.up.weight.T, block.feedforward.down.weight.T, block.feedforward_norm
+    expected = residual(draw(B, T, D), norm, lambda h: F.relu(h @ up) @ down)
+    torch.testing.assert_close(layer(draw(B, T, D), up, down, norm.weight, norm.bias), expected)
+
+
+def test_stack_ends_normed() -> None:
+    """Whatever its layers add, a stack hands on vectors of mean 0 and variance 1, wherever the norms stand."""
+    for place in ("pre", "post"):
+        *_, y = stack(place)
+        torch.testing.assert_close(y, layer_norm(y), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("place", ["pre", "post"])
+def test_gradient_norms_are_those_of_small_steps(place: str) -> None:
+    """A small step along a layer's gradient changes the loss by the step times the gradient's norm."""
+    x, w_up, w_down, _ = stack(place)
+    head, targets = draw(D, VOCABULARY, seed=3), torch.arange(T)
+
+    def loss(w_down: Tensor) -> Tensor:
+        return F.cross_entropy(deep_stack(x, w_up, w_down, place) @ head, targets)
+
+    norms = gradient_norms(x, w_up, w_down, head, targets, place)
+    gradient = torch.autograd.functional.jacobian(loss, w_down)
+    for layer, norm in enumerate(norms):
+        along = torch.zeros_like(w_down)
+        along[layer] = gradient[layer] / gradient[layer].norm()
+        slope = (loss(w_down + 1e-5 * along) - loss(w_down - 1e-5 * along)) / 2e-5
+        torch.testing.assert_close(slope, norm, rtol=1e-5, atol=1e-8)
+
+
+def test_dropout_keeps_the_mean() -> None:
+    """A share p of the numbers goes, the mean stays; in use nothing changes."""
+    x, noise = torch.ones(10_000), torch.rand(10_000, generator=torch.Generator().manual_seed(0))
+    y = dropout(x, noise, 0.25)
+    assert abs(float((y == 0).float().mean()) - 0.25) < 0.02
+    assert abs(float(y.mean()) - 1) < 0.02
+    assert dropout(x, noise, 0.25, training=False) is x

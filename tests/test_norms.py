@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinytrans.nn.norms import (
     NORMS,
@@ -14,11 +14,9 @@ from tinytrans.nn.norms import (
     LayerNorm,
     RMSNorm,
     batch_norm,
-    batch_statistics,
     fused_rms_norm,
     layer_norm,
     rms_norm,
-    running_statistics,
 )
 
 B, T, D, EPS = 3, 5, 7, 0.1  # an eps so large that its place shows
@@ -57,6 +55,27 @@ def test_rms_norm_is_torch() -> None:
     module.load_state_dict({"weight": w, "bias": b})
     torch.testing.assert_close(module(x), rms_norm(x, w, EPS) + b)
     torch.testing.assert_close(module(x.requires_grad_()), rms_norm(x, w, EPS) + b)
+
+
+def test_batch_norm_is_torch() -> None:
+    """Over several batches and then in use, the written-out form and torch's layer keep and give the same numbers."""
+    layer = nn.BatchNorm1d(D, eps=EPS, momentum=0.25, affine=False, dtype=torch.float64)
+    mean, var = torch.zeros(D, dtype=torch.float64), torch.ones(D, dtype=torch.float64)
+    for seed in range(3):
+        x = draw(B, D, seed=seed)
+        y, mean, var = batch_norm(x, mean, var, True, 0.25, EPS)
+        torch.testing.assert_close(y, layer(x))
+    torch.testing.assert_close((mean, var), (layer.running_mean, layer.running_var))
+    y, *kept = batch_norm(x[:1], mean, var, False, 0.25, EPS)
+    torch.testing.assert_close(y, layer.eval()(x[:1]))
+    assert kept == [mean, var]  # the very same tensors
+
+
+def test_batches_do_not_hang_on_each_other() -> None:
+    """The running statistics of batch normalisation carry no gradient."""
+    _, mean, var = batch_norm(draw(B, D).requires_grad_(), torch.zeros(D), torch.ones(D), True)
+    assert not mean.requires_grad
+    assert not var.requires_grad
 
 
 def test_layer_norm_forgets_shift_and_scale() -> None:
@@ -123,14 +142,13 @@ def test_a_new_norm_only_normalises(name: str) -> None:
 
 def test_batch_norm_by_hand() -> None:
     """Over the batch 1, 3 has mean 2 and variance 1; with eps 3 it becomes -1, 1 halved; afterwards, by given ones."""
-    x, gain, shift = torch.tensor([[1.0], [3.0]]), torch.tensor([10.0]), torch.tensor([0.5])
-    assert batch_norm(x, *batch_statistics(x), gain, shift, eps=3.0).flatten().tolist() == [-4.5, 5.5]
-    fixed = torch.tensor([3.0]), torch.tensor([1.0])
-    assert batch_norm(x, *fixed, gain, shift, eps=3.0).flatten().tolist() == [-9.5, 0.5]
+    x, given = torch.tensor([[1.0], [3.0]]), (torch.tensor([3.0]), torch.tensor([1.0]))
+    assert batch_norm(x, *given, True, eps=3.0)[0].flatten().tolist() == [-0.5, 0.5]
+    assert batch_norm(x, *given, False, eps=3.0)[0].flatten().tolist() == [-1.0, 0.0]
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.7])
-def test_batch_norm_is_torch(momentum: float) -> None:
+def test_the_layer_is_torch(momentum: float) -> None:
     """Step for step of a training, outputs, gradients and running statistics are torch's; and so in evaluation."""
     mine, theirs = BatchNorm(D, eps=EPS, momentum=momentum).double(), torch.nn.BatchNorm1d(D, EPS, momentum).double()
     weights = {"weight": draw(D, seed=1), "bias": draw(D, seed=2)}
@@ -173,6 +191,4 @@ def test_a_batch_of_one_cannot_train() -> None:
     """One row has no variance: training refuses it, evaluation does not."""
     with pytest.raises(ValueError, match="batch of 1 row"):
         BatchNorm(D)(torch.ones(1, D))
-    with pytest.raises(ValueError, match="batch of 1 row"):
-        running_statistics(torch.zeros(D), torch.ones(D), torch.ones(1, 1, D))
     assert BatchNorm(D).eval()(torch.ones(1, D)).shape == (1, D)

@@ -9,7 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tinytrans.nn.positions import alibi, alibi_slopes, frequencies, rotate, rotation_at, sinusoidal
+from tinytrans.nn.attention import attend
+from tinytrans.nn.masks import causal
+from tinytrans.nn.positions import (
+    add_sinusoidal,
+    alibi,
+    alibi_slopes,
+    embed_at,
+    frequencies,
+    rope,
+    rope_step,
+    rotate,
+    rotation_at,
+    sinusoidal,
+)
 
 B, H, T, K = 2, 3, 5, 8
 
@@ -136,3 +149,45 @@ def test_alibi_by_hand(heads: int) -> None:
     for h in range(heads):
         for t in range(3):
             assert bias[h, t].tolist() == pytest.approx([-slopes[h] * abs(t + 2 - s) for s in range(5)])
+
+
+def test_the_readable_way_gives_the_fast_way_numbers() -> None:
+    """`rope` turns as `rotation_at` and `rotate` do, wherever the positions start and whatever the base."""
+    x, positions = draw(B, H, T, K), torch.tensor([3, 1, 4, 15, 9])
+    fast = rotate(x, rotation_at(positions, K, base=500.0, dtype=x.dtype))
+    torch.testing.assert_close(rope(x, positions, 500.0), fast, atol=1e-6, rtol=0)
+
+
+def test_turns_undo_each_other() -> None:
+    """R_m^T R_n = R_(n-m): turned back by m and on by n is turned by n - m."""
+    m, n, unit = 3, 11, torch.eye(K)
+    there, back = rope(unit, torch.tensor([n])), rope(unit, torch.tensor([-m]))
+    torch.testing.assert_close(back @ there, rope(unit, torch.tensor([n - m])), atol=1e-5, rtol=0)
+
+
+def test_a_step_with_a_cache_is_attention_at_once() -> None:
+    """Word by word over a cache of turned keys gives what causal attention gives for the whole text."""
+    q, k, v = draw(B, T, K), draw(B, T, K, seed=1), draw(B, T, 3, seed=2)
+    places = torch.arange(T)
+    whole = attend(rope(q, places), rope(k, places), v, causal(T))
+    keys, values, found = k[:, :0], v[:, :0], []
+    for t in range(T):
+        y, keys, values = rope_step(q[:, t : t + 1], k[:, t : t + 1], v[:, t : t + 1], keys, values)
+        found.append(y)
+    torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(keys, rope(k, places), atol=1e-6, rtol=0)
+
+
+def test_sinusoids_are_added_to_scaled_embeddings() -> None:
+    """Embeddings come sqrt(D) times as long, with the rows of positions start, start + 1, ... added."""
+    x = draw(B, T, K)
+    expected = x * math.sqrt(K) + sinusoidal(torch.arange(7, 7 + T), K)
+    assert torch.equal(add_sinusoidal(x, 7), expected)
+
+
+def test_a_learned_table_ends() -> None:
+    """The last row may be used, one more position is refused, and the message names both numbers."""
+    ids, tokens, places = torch.tensor([[1, 0, 1]]), draw(2, K), draw(6, K)
+    assert torch.equal(embed_at(ids, tokens, places, 3), tokens[ids] + places[3:])
+    with pytest.raises(ValueError, match=r"7 positions .* 6"):
+        embed_at(ids, tokens, places, 4)

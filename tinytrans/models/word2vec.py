@@ -96,7 +96,7 @@ def subsample(sentence: Tensor, chances: Tensor, *, generator: torch.Generator |
     >>> subsample(torch.tensor([0, 1, 0, 2]), torch.tensor([0.0, 1.0, 1.0]))
     tensor([1, 2])
     """
-    return sentence[torch.rand(sentence.shape, generator=generator) < chances[sentence]]
+    return sentence[torch.rand(sentence.shape, generator=generator, device=sentence.device) < chances[sentence]]
 
 
 def noise(counts: Tensor, power: float = 0.75) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.nn import masks
+from tinytrans.nn.heads import merge_heads, split_heads
 from tinytrans.nn.positions import rotate
 
 if TYPE_CHECKING:
@@ -176,15 +177,6 @@ def fused_attend(
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=own, enable_gqa=grouped)
 
 
-def split_heads(x: Tensor, K: int) -> Tensor:
-    """The width cut into heads of width K, which then stand side by side: (B, T, H K) -> (B, H, T, K).
-
-    >>> split_heads(torch.arange(8).view(1, 2, 4), 2).tolist()
-    [[[[0, 1], [4, 5]], [[2, 3], [6, 7]]]]
-    """
-    return x.unflatten(-1, (-1, K)).transpose(1, 2)
-
-
 class Attention(nn.Module):
     """Multi-head attention with its weights: x (B, T, D) -> (B, T, D).
 
@@ -252,7 +244,7 @@ class Attention(nn.Module):
         bias = None if self.score_bias is None else self.score_bias(self.n_heads, T, S, device=x.device)
         dropout = self.dropout if self.training else 0.0
         y = fused_attend(q, k, v, mask, causal=self.causal, bias=bias, dropout=dropout)
-        return self.out(y.transpose(1, 2).flatten(2))  # (B, T, H K)
+        return self.out(merge_heads(y))
 
     def heads(
         self, x: Tensor, memory: Tensor | KeysValues | None, rotation: Rotation | None
@@ -262,12 +254,13 @@ class Attention(nn.Module):
         if memory is None:
             if self.qk_norm or rotation is not None:
                 qk, v = self.qkv(x).split(((H + G) * K, G * K), dim=-1)
-                q, k = self.place(split_heads(qk, K), rotation).split((H, G), dim=1)  # placed in one pass
-                return q, k, split_heads(v, K)
-            q, k, v = (split_heads(y, K) for y in self.qkv(x).split((H * K, G * K, G * K), dim=-1))
+                q, k = self.place(split_heads(qk, H + G), rotation).split((H, G), dim=1)  # placed in one pass
+                return q, k, split_heads(v, G)
+            q, k, v = self.qkv(x).split((H * K, G * K, G * K), dim=-1)
+            q, k, v = split_heads(q, H), split_heads(k, G), split_heads(v, G)
             return q, k, v
         bias = None if self.qkv.bias is None else self.qkv.bias[: H * K]
-        q = split_heads(F.linear(x, self.qkv.weight[: H * K], bias), K)
+        q = split_heads(F.linear(x, self.qkv.weight[: H * K], bias), H)
         k, v = self.keys_values(memory) if isinstance(memory, Tensor) else memory
         return self.place(q, None), k, v  # no rotation: it counts positions of one sequence, not of two
 
@@ -275,7 +268,7 @@ class Attention(nn.Module):
         """What a memory (B, S, D) answers with: its keys and values (B, G, S, K), the same for every query to come."""
         H, G, K = self.n_heads, self.n_kv_heads, self.head_width
         bias = None if self.qkv.bias is None else self.qkv.bias[H * K :]
-        k, v = split_heads(F.linear(memory, self.qkv.weight[H * K :], bias), K).split(G, dim=1)
+        k, v = split_heads(F.linear(memory, self.qkv.weight[H * K :], bias), 2 * G).split(G, dim=1)
         return self.place(k, None), v
 
     def place(self, qk: Tensor, rotation: Rotation | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Block: x (B, T, D) -> (B, T, D): positions look at each other, then each one thinks, and both add to the stream.
 
-`pre_norm` and `post_norm` say where the norm stands; `Block` joins attention, cross-attention if any, and feed-forward.
+`pre_norm` and `post_norm` say where the norm stands, and `gradient_norms` measures what comes of it; `Block` joins
+attention, cross-attention if any, and feed-forward.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.nn.attention import Attention
+from tinytrans.nn.norms import layer_norm
 
 if TYPE_CHECKING:
     from tinytrans.nn.attention import KeysValues
@@ -42,6 +45,79 @@ def post_norm(x: Tensor, norm: Sublayer, sublayer: Sublayer) -> Tensor:
 
 RESIDUALS: dict[str, Residual] = {"pre": pre_norm, "post": post_norm}
 """name -> where the norm stands."""
+
+
+def dropout(x: Tensor, noise: Tensor, p: float, training: bool = True) -> Tensor:
+    """Each number is set to 0 with probability p, and those that stay are divided by 1 - p: the mean stays the same.
+
+    noise holds independent uniform numbers in [0, 1), of the shape of x: a number stays where its noise is at least p.
+    Outside of training nothing happens. 0 <= p < 1. Source: Srivastava et al. 2014, JMLR 15, section 10 (the scaling).
+
+    >>> import torch
+    >>> dropout(torch.ones(4), torch.tensor([0.1, 0.3, 0.6, 0.9]), p=0.5)
+    tensor([0., 0., 2., 2.])
+    """
+    return x * (noise >= p) / (1 - p) if training else x
+
+
+def post_norm_layer(
+    x: Tensor, w_up: Tensor, w_down: Tensor, gain: Tensor | None = None, shift: Tensor | None = None
+) -> Tensor:
+    """`post_norm` around f(h) = relu(h W_up) W_down: layer_norm(x + f(x)), with x (..., D), w_up (D, F), w_down (F, D).
+
+    gain and shift (D,) are those of the norm. Source: Vaswani et al. 2017, section 3.1, arXiv 1706.03762.
+
+    >>> import torch
+    >>> w_up, w_down = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 0.0]])  # x + f(x) = [7, 3]
+    >>> post_norm_layer(torch.tensor([1.0, 3.0]), w_up, w_down).round(decimals=3)
+    tensor([ 1., -1.])
+    """
+    return layer_norm(x + F.relu(x @ w_up) @ w_down, gain, shift)
+
+
+def pre_norm_layer(
+    x: Tensor, w_up: Tensor, w_down: Tensor, gain: Tensor | None = None, shift: Tensor | None = None
+) -> Tensor:
+    """`pre_norm` around f(h) = relu(h W_up) W_down: x + f(layer_norm(x)), with x (..., D), w_up (D, F), w_down (F, D).
+
+    gain and shift (D,) are those of the norm. Source: Xiong et al. 2020, arXiv 2002.04745.
+
+    >>> import torch
+    >>> w_up, w_down = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 0.0]])  # layer_norm(x) = [-1, 1]
+    >>> pre_norm_layer(torch.tensor([1.0, 3.0]), w_up, w_down).round(decimals=3)
+    tensor([3., 3.])
+    """
+    return x + F.relu(layer_norm(x, gain, shift) @ w_up) @ w_down
+
+
+def deep_stack(x: Tensor, w_up: Tensor, w_down: Tensor, place: str = "pre") -> Tensor:
+    """L layers, one behind the other, norms without gain and shift: w_up (L, D, F), w_down (L, F, D), x and y (..., D).
+
+    With place "pre" the norm stands before each layer's f, and once more behind the last layer, for nothing else would
+    norm the sum; with "post" it stands behind each addition, and the last layer's is the last.
+
+    >>> import torch
+    >>> deep_stack(torch.tensor([1.0, 3.0]), torch.ones(4, 2, 5), torch.zeros(4, 5, 2)).round(decimals=3)
+    tensor([-1.,  1.])
+    """
+    for up, down in zip(w_up, w_down, strict=True):
+        x = pre_norm_layer(x, up, down) if place == "pre" else post_norm_layer(x, up, down)
+    return layer_norm(x) if place == "pre" else x
+
+
+def gradient_norms(
+    x: Tensor, w_up: Tensor, w_down: Tensor, head: Tensor, targets: Tensor, place: str = "pre"
+) -> Tensor:
+    """How strongly the loss pulls at each layer: the norm of its gradient with regard to each w_down[l], shape (L,).
+
+    The loss is the mean cross-entropy of deep_stack(x, ...) @ head, with x (N, D), head (D, V) and targets (N,).
+    The norm is the root of the sum of the squares of all F * D numbers.
+    Source: Xiong et al. 2020, figure 3, arXiv 2002.04745.
+    """
+    w_down = w_down.detach().requires_grad_()
+    loss = F.cross_entropy(deep_stack(x, w_up, w_down, place) @ head, targets)
+    (gradient,) = torch.autograd.grad(loss, w_down)  # (L, F, D)
+    return gradient.flatten(1).norm(dim=1)
 
 
 class Block(nn.Module):

@@ -44,51 +44,29 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
     return y if weight is None else y * weight
 
 
-def batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each of the D numbers is brought to one scale by statistics of its own.
+def batch_norm(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each of D numbers gets mean 0 and variance 1 over the batch: x (N, D) -> y, next running_mean, next running_var.
 
-    y = (x - mean) / sqrt(var + eps) * weight + bias, with x (..., D) and mean, var, weight, bias
-    (D,) -> (..., D). Training takes mean and var from the batch (`batch_statistics`), evaluation
-    those that ran along with the training (`running_statistics`).
-    Source: Ioffe and Szegedy 2015, algorithms 1 and 2, arXiv 1502.03167.
+    y = (x - mean) / sqrt(var + eps). In training, mean (D,) and var (D,) are those of the N rows, var divided by N; and
+    running = (1 - momentum) * running + momentum * batch, where the batch's var is divided by N - 1, as in torch.
+    Otherwise mean and var are the running ones, which stay as they are. The running ones carry no gradient.
+    Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
 
-    >>> zero, one = torch.tensor([0.0]), torch.tensor([1.0])
-    >>> batch_norm(torch.tensor([[8.0], [2.0]]), 2 * one, 9 * one, one, zero, eps=0.0)
-    tensor([[2.],
-            [0.]])
+    >>> found = batch_norm(torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1), True, momentum=0.5, eps=0.0)
+    >>> [z.tolist() for z in found]
+    [[[-1.0], [1.0]], [1.0], [1.5]]
     """
-    return (x - mean) / torch.sqrt(var + eps) * weight + bias
-
-
-def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each of the D numbers over all N rows: x (..., D) -> (D,), (D,).
-
-    The variance divides by N, as the rows' own. Padding, where there is some, counts like text.
-
-    >>> batch_statistics(torch.tensor([[1.0], [3.0]]))
-    (tensor([2.]), tensor([1.]))
-    """
-    rows = x.flatten(0, -2)  # (N, D)
-    mean = rows.mean(dim=0)
-    return mean, (rows - mean).square().mean(dim=0)
-
-
-def running_statistics(mean: Tensor, var: Tensor, x: Tensor, momentum: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Running mean and variance (D,) and one more batch x (..., D) -> the new mean and variance.
-
-    new = (1 - momentum) old + momentum batch, where the batch's variance divides by N - 1, to guess
-    that of all data. Raises ValueError for a batch of one row, which has no variance.
-
-    >>> x = torch.tensor([[1.0], [3.0]])
-    >>> running_statistics(torch.tensor([0.0]), torch.tensor([1.0]), x, momentum=0.5)
-    (tensor([1.]), tensor([1.5000]))
-    """
-    N = x.flatten(0, -2).shape[0]
-    if N < 2:
-        raise ValueError(f"a batch of {N} row has no variance: batch normalisation needs 2 at least to train")
-    batch_mean, batch_var = batch_statistics(x)
-    batch_var = batch_var * N / (N - 1)
-    return (1 - momentum) * mean + momentum * batch_mean, (1 - momentum) * var + momentum * batch_var
+    if not training:
+        return (x - running_mean) / torch.sqrt(running_var + eps), running_mean, running_var
+    N = x.shape[0]
+    mean = x.mean(dim=0)
+    var = (x - mean).square().mean(dim=0)
+    y = (x - mean) / torch.sqrt(var + eps)
+    running_mean = (1 - momentum) * running_mean + momentum * mean.detach()
+    running_var = (1 - momentum) * running_var + momentum * var.detach() * N / (N - 1)
+    return y, running_mean, running_var
 
 
 class FusedRMSNorm(torch.autograd.Function):
@@ -185,13 +163,16 @@ class BatchNorm(nn.Module):
         self.register_buffer("var", torch.ones(d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return batch_norm(x, self.mean, self.var, self.weight, self.bias, self.eps)
-        with torch.no_grad():
-            mean, var = running_statistics(self.mean, self.var, x, self.momentum)
+        rows = x.reshape(-1, x.shape[-1])  # (N, D): padding, where there is some, counts like text
+        if self.training and len(rows) < 2:
+            raise ValueError(
+                f"a batch of {len(rows)} row has no variance: batch normalisation needs 2 at least to train"
+            )
+        y, mean, var = batch_norm(rows, self.mean, self.var, self.training, self.momentum, self.eps)
+        if self.training:
             self.mean.copy_(mean)
             self.var.copy_(var)
-        return batch_norm(x, *batch_statistics(x), self.weight, self.bias, self.eps)
+        return y.view_as(x) * self.weight + self.bias
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}"

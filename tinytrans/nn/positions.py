@@ -1,12 +1,15 @@
 """Positions: places in a sequence (T,) -> something by which attention can tell them apart.
 
-`sinusoidal` gives vectors to add to the embeddings. RoPE adds nothing: `rotation_at` computes once, for all layers, by
-which angles the places turn, and `rotate` turns queries and keys, so that their products depend on the distance alone.
+Two ways add a vector to each embedding: `add_sinusoidal` computes it, `embed_at` has it from a learned table. RoPE adds
+nothing: it turns queries and keys, so that their products depend on the distance alone. `turn`, `rope` and `rope_step`
+say it the way the paper does; `rotation_at` computes the angles once, for all layers, and `rotate` turns by them, with
+the same numbers as `rope` and sooner.
 `alibi` adds nothing either: it lowers the scores of what stands far away.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,7 +17,10 @@ from torch import Tensor
 
 
 def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str | None = None) -> Tensor:
-    """How far each pair of numbers turns per position, from 1 radian down to almost 1/base: base^(-2i/width).
+    """How many radians each pair of numbers turns per position, from 1 down to almost 1/base: (width / 2,).
+
+    theta_i = base^(-2i/width) for pair i = 0, 1, ...; in an odd width the last number is a pair by itself.
+    Source: Vaswani et al. 2017, section 3.5, arXiv 1706.03762.
 
     >>> frequencies(4)
     tensor([1.0000, 0.0100])
@@ -22,7 +28,7 @@ def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str
     return base ** -(torch.arange(0, width, 2, device=device) / width)
 
 
-def sinusoidal(positions: Tensor, D: int, *, base: float = 10000.0) -> Tensor:
+def sinusoidal(positions: Tensor, D: int, base: float = 10000.0) -> Tensor:
     """Each position as D numbers, sines and cosines in turn, of falling frequency: positions (..., T) -> (..., T, D).
 
     PE(t, 2i) = sin(t / base^(2i/D)), PE(t, 2i + 1) = cos(t / base^(2i/D)); an odd D ends on a sine.
@@ -34,6 +40,83 @@ def sinusoidal(positions: Tensor, D: int, *, base: float = 10000.0) -> Tensor:
     """
     angles = positions[..., None] * frequencies(D, base, device=positions.device)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :D]
+
+
+def add_sinusoidal(x: Tensor, start: int = 0) -> Tensor:
+    """Embeddings (B, T, D) -> sqrt(D) times each, plus the sinusoidal vector of its position (B, T, D).
+
+    The first of the T stands at position `start`. Trained embeddings are small at first, with numbers near 1 / sqrt(D);
+    multiplied, they weigh as much as the sines. Source: Vaswani et al. 2017, sections 3.4 and 3.5, arXiv 1706.03762.
+
+    >>> add_sinusoidal(torch.ones(1, 2, 4))[0, 1]
+    tensor([2.8415, 2.5403, 2.0100, 2.9999])
+    """
+    T, D = x.shape[-2:]
+    positions = torch.arange(start, start + T, device=x.device)
+    return x * math.sqrt(D) + sinusoidal(positions, D)
+
+
+def embed_at(ids: Tensor, tokens: Tensor, places: Tensor, start: int = 0) -> Tensor:
+    """What a token is plus where it stands: ids (B, T), tables tokens (V, D) and places (max_len, D) -> (B, T, D).
+
+    Both tables are learned. The first of the T ids stands at position `start`.
+    Raises ValueError, naming both numbers, where a position lies beyond the end of the table.
+    Source: Gehring et al. 2017, section 3.1, arXiv 1705.03122; so do BERT and GPT-2.
+
+    >>> embed_at(torch.tensor([[1, 1]]), torch.tensor([[0.0], [10.0]]), torch.tensor([[0.1], [0.2]]))
+    tensor([[[10.1000],
+             [10.2000]]])
+    """
+    stop = start + ids.shape[-1]
+    if stop > len(places):
+        raise ValueError(f"{stop} positions are more than the {len(places)} of the table, and each is learned")
+    return tokens[ids] + places[start:stop]
+
+
+def turn(x: Tensor, angles: Tensor) -> Tensor:
+    """Pairs of numbers, each turned by its own angle: x (..., T, K), angles (..., T, K/2) in radians -> (..., T, K).
+
+    Numbers i and i + K/2 of x are pair i, turned by angle i:
+    (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin): anticlockwise, lengths stay.
+
+    >>> turn(torch.tensor([[1.0, 0.0]]), torch.tensor([[torch.pi / 6]]))
+    tensor([[0.8660, 0.5000]])
+    """
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def rope(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
+    """Queries or keys (..., T, K), each turned by where it stands: pair i at position p by the angle p theta_i.
+
+    The positions, (T,) or whatever broadcasts to (..., T), are places in the whole text, not in x. The product of a
+    query at m and a key at n, both so turned, depends on the two and on n - m alone.
+    Source: Su et al. 2021 (RoPE), section 3.2, arXiv 2104.09864.
+
+    >>> rope(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    tensor([[1.0000, 0.0000],
+            [0.5403, 0.8415]])
+    """
+    angles = positions[..., None] * frequencies(x.shape[-1], base, device=positions.device)
+    return turn(x, angles)
+
+
+def rope_step(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One new token looks back over a cache -> (what it gathers (..., 1, d_v), keys, values), with its own at the end.
+
+    q, k (..., 1, K) and v (..., 1, d_v) are the new token's, not turned yet. keys (..., S, K), turned already, and
+    values (..., S, d_v) are those of positions 0 to S - 1; S may be 0. The new token sees them all, and itself.
+
+    >>> one, none = torch.ones(1, 2), torch.empty(0, 2)
+    >>> [x.tolist() for x in rope_step(one, one, one, none, none)]
+    [[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]]]
+    """
+    here = torch.tensor([keys.shape[-2]], device=q.device)
+    keys = torch.cat((keys, rope(k, here)), dim=-2)
+    values = torch.cat((values, v), dim=-2)
+    scores = rope(q, here) @ keys.mT / math.sqrt(q.shape[-1])
+    return scores.softmax(dim=-1) @ values, keys, values
 
 
 class Rotation(NamedTuple):
