@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
+from tests.benchmarks.__main__ import main
 from tests.benchmarks.measure import Contest, Row, measure
 from tests.benchmarks.table import HEADS, table
 
-ROOT = Path(__file__).parents[1]
 
-
-def test_the_table_is_whole(tmp_path: Path) -> None:
+def test_the_table_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A quick run gives every contestant a row, in table and JSON: a time, or the reason why there is none."""
     file = tmp_path / "bench.json"
     names = {
@@ -23,9 +23,9 @@ def test_the_table_is_whole(tmp_path: Path) -> None:
         "bpe-training": "BPE training",
         "bpe-encoding": "BPE encoding",
     }
-    command = [sys.executable, "-m", "tests.benchmarks", *names, "--quick", "--threads", "1", "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")  # which main sets, and must not leave to other tests
+    main([*names, "--quick", "--threads", "1", "--json", str(file)])
+    shown = capsys.readouterr().out
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["machine"]["threads"] == 1
     assert {row["contest"] for row in written["rows"]} == {
@@ -35,7 +35,7 @@ def test_the_table_is_whole(tmp_path: Path) -> None:
         "BPE encoding",
     }
     for row in written["rows"]:
-        assert row["contestant"] in done.stdout
+        assert row["contestant"] in shown
         assert (row["seconds"] is not None and row["seconds"] > 0) or row["note"], f"an empty row: {row}"
 
 

@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the contests one after the other; the rest of a broken one is not kept."""
+    """Run the contests one after the other, keep the rows in the JSON, and show them all."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # what the Rust package computes with
@@ -59,8 +59,8 @@ def main(arguments: Sequence[str]) -> None:
     rows = []
     for name in options.names or [name for name in CONTESTS if name not in LONG]:
         rows += measure(contests[name](options.quick))
+        save(options.json, rows, before, quick=options.quick)  # so far: whoever breaks off keeps what is measured
         gc.collect()  # a contest's models are not kept for the next
-    save(options.json, rows, before, quick=options.quick)
     print(table(rows))
     print(f"\n{before['threads']} threads, load {before['load']} at the beginning; {options.json}")
 
