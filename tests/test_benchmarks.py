@@ -1,0 +1,58 @@
+"""The benchmarks run and their table is whole; no time is ever asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.measure import Contest, Row, measure
+from tests.benchmarks.table import HEADS, table
+
+
+def test_the_table_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A quick run gives every contestant a row, in table and JSON: a time, or the reason why there is none."""
+    file = tmp_path / "bench.json"
+    names = {
+        "training": "training",
+        "generation": "generation, batch 1",
+        "bpe-training": "BPE training",
+        "bpe-encoding": "BPE encoding",
+    }
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")  # which main sets, and must not leave to other tests
+    main([*names, "--quick", "--threads", "1", "--json", str(file)])
+    shown = capsys.readouterr().out
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["machine"]["threads"] == 1
+    assert {row["contest"] for row in written["rows"]} == {
+        "training",
+        "generation, batch 1",
+        "BPE training",
+        "BPE encoding",
+    }
+    for row in written["rows"]:
+        assert row["contestant"] in shown
+        assert (row["seconds"] is not None and row["seconds"] > 0) or row["note"], f"an empty row: {row}"
+
+
+def test_contestants_take_turns() -> None:
+    """Each round begins with another contestant, and the ratio is theirs by ours."""
+    order: list[str] = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+    rows = measure(Contest("c", "/s", 1, runs, rounds=2, warmup=False, missing={"z": "not here"}))
+    assert "".join(order) == "abba"
+    assert [row.contestant for row in rows] == ["a", "b", "z"]
+    assert rows[0].ratio is not None
+    assert rows[2].seconds is None
+
+
+def test_a_missing_peer_has_a_row_that_says_so() -> None:
+    """What cannot run here stands in the table with its reason."""
+    lines = table([Row("c", "peer", "/s", note="peer is not installed")]).splitlines()
+    assert len(lines) == 3
+    assert lines[2].count("|") == len(HEADS) + 1
+    assert "peer is not installed" in lines[2]
