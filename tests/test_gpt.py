@@ -118,7 +118,7 @@ def test_sinusoids_meet_embeddings_of_their_size() -> None:
     """Added to sinusoids, embeddings are first multiplied by sqrt(D)."""
     gpt = model("sinusoidal")
     expected = gpt.embedding.weight[ids()] * math.sqrt(D) + sinusoidal(torch.arange(3, 3 + T), D)
-    torch.testing.assert_close(gpt.embed(ids(), torch.arange(3, 3 + T)), expected)
+    torch.testing.assert_close(gpt.place(gpt.embedding(ids()), torch.arange(3, 3 + T)), expected)
 
 
 @pytest.mark.parametrize("changes", [{"rope_base": 50.0}, {"norm_eps": 0.1}, {"window": 3}, {"qk_norm": True}])
@@ -133,7 +133,7 @@ def test_dropout_has_three_places() -> None:
     """Dropout acts on the embeddings, on the attention weights and on what each sublayer adds (Radford et al. 2018)."""
     gpt = model(dropout=0.25).train()
     assert {(block.dropout, block.attention.dropout) for block in gpt.blocks} == {(0.25, 0.25)}
-    dropped = (gpt.embed(ids(50, 20), torch.arange(20)) == 0).double().mean()
+    dropped = (gpt.place(gpt.embedding(ids(50, 20)), torch.arange(20)) == 0).double().mean()
     assert dropped.item() == pytest.approx(0.25, abs=0.02)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 Norm = Literal["layer", "rms"]
@@ -19,7 +19,8 @@ Head = Literal["pooled", "pretraining", "classifier", "spans"]
 class Config:
     """What every config can do: check its choices and its sizes at birth, and be written and read as plain values.
 
-    An `int` is a size and must be positive, a `Literal` one of its choices; raises ValueError, naming the value.
+    An `int` is a size and must be positive, a `Literal` one of its choices, a config one of its kind; raises
+    ValueError, naming the value.
     """
 
     model: ClassVar[str]
@@ -33,7 +34,9 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values for a config.json, with the model's name in front: "model": "gpt"."""
-        return {"model": self.model, **asdict(self)}
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        plain = {name: value.to_dict() if isinstance(value, Config) else value for name, value in values}
+        return {"model": self.model, **plain}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -43,6 +46,10 @@ class Config:
             raise ValueError(f"a config of the model {model!r}, not of {cls.model!r}")
         if foreign := given.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"unknown fields: {', '.join(sorted(foreign))}")
+        kinds = get_type_hints(cls)
+        for name, value in given.items():
+            if is_config(kinds[name]) and isinstance(value, Mapping):
+                given[name] = kinds[name].from_dict(value)
         try:
             return cls(**given)
         except TypeError as error:
@@ -199,6 +206,47 @@ class ViTConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MultimodalConfig(Config):
+    """What a decoder that reads images among its tokens is built from: a vision encoder's config and a GPT's.
+
+    An image stands in the text as n_image_tokens tokens `image_id`. With `freeze_vision` training leaves the vision
+    encoder as it is.
+    """
+
+    model = "multimodal"
+
+    vision: ViTConfig
+    text: GPTConfig
+    image_id: int
+    freeze_vision: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_id >= self.text.vocab_size:
+            raise ValueError(f"image_id {self.image_id} is outside the vocabulary of {self.text.vocab_size}")
+        if self.n_image_tokens > self.text.max_len:
+            raise ValueError(f"{self.n_image_tokens} image tokens do not fit max_len {self.text.max_len}")
+
+    @property
+    def n_image_tokens(self) -> int:
+        """N, how many tokens one image takes: a token a patch."""
+        return self.vision.n_patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig(Config):
+    """What a decoder that reads a text and an image side by side is built from.
+
+    `text` is an encoder-decoder's config, `vision` that of a second encoder, whose output the decoder reads as well.
+    """
+
+    model = "joint"
+
+    text: EncDecConfig
+    vision: ViTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class Word2VecConfig(Config):
     """How many words a word2vec knows, and how wide their vectors are."""
 
@@ -243,8 +291,23 @@ def check(name: str, value: Any, kind: Any) -> None:
     """Raise ValueError unless the value is what a field of this kind may hold: one of its choices, a size, or None."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ValueError(f"{name} {value!r} is not one of {', '.join(get_args(kind))}")
-    if kind is int or (kind == int | None and value is not None):
+    if is_config(kind) and not isinstance(value, kind):
+        raise ValueError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
+    if name.endswith("_id"):
+        check_id(name, value)
+    elif kind is int or (kind == int | None and value is not None):
         check_size(name, value)
+
+
+def is_config(kind: Any) -> bool:
+    """Whether a field of this kind holds another config."""
+    return isinstance(kind, type) and issubclass(kind, Config)
+
+
+def check_id(name: str, value: Any) -> None:
+    """Raise ValueError unless the value is an integer from 0 on, as a token's id."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} {value!r} is no id: those count from 0")
 
 
 def check_size(name: str, value: Any) -> None:
@@ -253,7 +316,7 @@ def check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name} {value!r} is not a positive integer")
 
 
-PRESETS: dict[str, ModelConfig] = {
+PRESETS: dict[str, Config] = {
     # Devlin et al. 2018, arXiv 1810.04805, with the pooler and no further head: 109,482,240 and 335,141,888 parameters.
     "bert-base": BERTConfig(vocab_size=30522, n_layers=12, d_model=768, n_heads=12, dropout=0.1),
     "bert-large": BERTConfig(vocab_size=30522, n_layers=24, d_model=1024, n_heads=16, dropout=0.1),
@@ -268,6 +331,15 @@ PRESETS: dict[str, ModelConfig] = {
     # A Llama in miniature: RMSNorm, SwiGLU, grouped heads (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288).
     "llama-tiny": GPTConfig(
         vocab_size=2048, n_layers=4, d_model=128, n_heads=4, n_kv_heads=2, norm="rms", feedforward="swiglu",
+    ),
+    # A handwritten digit becomes its name, spelt: 16 patches of 2 x 2 pixels stand before the letters.
+    "digits-to-words": MultimodalConfig(
+        vision=ViTConfig(image_size=8, patch_size=2, n_channels=1, n_classes=10, n_layers=2, d_model=64, n_heads=4),
+        text=GPTConfig(
+            vocab_size=32, n_layers=2, d_model=64, n_heads=4, max_len=32, qk_norm=True, embedding_norm=True,
+            zero_init=True,
+        ),
+        image_id=31,
     ),
     # Characters of Shakespeare, GPT-2's design in minutes on a laptop.
     "nano-shakespeare": GPTConfig(

@@ -91,16 +91,28 @@ class GPT(Pretrained):
         cache: KVCache | None = None,
     ) -> Tensor:
         """Ids (B, T) -> what the last norm hands to the head (B, T, D); arguments as in `forward`."""
-        start = 0 if cache is None else cache.length
         check_ids(ids, self.config.vocab_size)
+        return self.read(self.embedding(ids), mask=mask, positions=positions, cache=cache)
+
+    def read(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Vectors of T tokens (B, T, D), the embedding's own or others in their place -> as `hidden` of their ids."""
+        B, T, _ = x.shape
+        start = 0 if cache is None else cache.length
         if cache is not None:
-            cache.check(*ids.shape)
+            cache.check(B, T)
         if positions is None:
-            positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-            self.check(start + ids.shape[1])
+            positions = torch.arange(start, start + T, device=x.device)
+            self.check(start + T)
         elif self.position is not None and positions.device.type == "cpu":  # a GPU would have to wait for the answer
             self.check(int(positions.max()) + 1)
-        x = self.embed(ids, positions)
+        x = self.place(x, positions)
         rotation = None
         if self.config.positions == "rope":
             places = positions if positions.dim() == 1 else positions.unsqueeze(1)  # (B, 1, T): alike for all heads
@@ -108,13 +120,12 @@ class GPT(Pretrained):
         for i, block in enumerate(self.blocks):
             x = block(x, mask=mask, rotation=rotation, cache=None if cache is None else cache[i])
         if cache is not None:
-            cache.advance(ids.shape[1])
+            cache.advance(T)
         return self.norm(x)
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """Ids (B, T) at absolute positions (T,) or (B, T) -> the stream's first vectors (B, T, D)."""
+    def place(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Embeddings (B, T, D) at absolute positions (T,) or (B, T) -> the stream's first vectors (B, T, D)."""
         D = self.config.d_model
-        x = self.embedding(ids)
         if self.config.positions == "sinusoidal":
             x = x * math.sqrt(D)  # lest sines of size 1 drown the small embeddings (Vaswani et al., section 3.4)
         x = self.embedding_norm(x)

@@ -19,17 +19,17 @@ class Indexed(Protocol):
 Batches = Callable[[int], Any] | Indexed | Iterable[Any]
 
 
-def draw(batches: Batches, start: int) -> Iterator[Any]:
-    """The batches number start, start + 1, ... without end; what has an end begins anew.
+def draw(batches: Batches, start: int, stride: int = 1) -> Iterator[Any]:
+    """The batches number start, start + stride, ... without end; what has an end begins anew.
 
-    A function is called and a list indexed for what is needed; of a mere iterable the first `start` batches are read
-    and dropped. Raises ValueError for an iterator that runs out, and for no batches at all.
+    A function is called and a list indexed for what is needed; of a mere iterable the other batches are read and
+    dropped. Raises ValueError for an iterator that runs out, and for no batches at all.
     """
     if callable(batches):
-        return map(batches, count(start))
+        return map(batches, count(start, stride))
     if hasattr(batches, "__getitem__"):
-        return _by_number(batches, start)
-    return islice(_over_and_over(batches), start, None)
+        return _by_number(batches, start, stride)
+    return islice(_over_and_over(batches), start, None, stride)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -44,11 +44,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def _by_number(batches: Any, start: int) -> Iterator[Any]:
+def _by_number(batches: Any, start: int, stride: int) -> Iterator[Any]:
     size = len(batches) if hasattr(batches, "__len__") else None
     if size == 0:
         raise ValueError("there are no batches")
-    for number in count(start):
+    for number in count(start, stride):
         yield batches[number if size is None else number % size]
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from tinytrans.device import autocast
 from tinytrans.training import checkpoint as checkpoints
+from tinytrans.training import ranks
 from tinytrans.training.feed import Batches, draw, to_device
 from tinytrans.training.journal import History, Record, append_record
 
@@ -69,6 +70,10 @@ def fit(
     device      where the model goes first, or None. Batches follow the model; CUDA computes under bfloat16 autocast.
     generator   the loss's own source of chance, if it has one; the checkpoint keeps it beside the global ones.
 
+    Under `torchrun`, within `ranks.joined()`, the processes share the work: each step takes `accumulate` batches for
+    each of them, in turn, and is that of one process which accumulates them all. The first begins with its weights for
+    all, and it alone shows, logs and saves; all evaluate.
+
     Ctrl-C ends the run after the step in progress (`History.interrupted`), a second one at once. Raises
     FloatingPointError at a loss that is not finite, FileExistsError at a checkpoint without `resume`.
     """
@@ -77,20 +82,23 @@ def fit(
     if device is not None:
         model.to(device)
     history, rates = _begin(model, optimizer, checkpoint, resume, generator)
-    stream = draw(batches, history.steps * accumulate)
+    stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
-    with _interrupt() as asked, _Display(history, steps, progress) as display:
+    first = ranks.rank() == 0
+    with _interrupt() as asked, _Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
-                pending.append(gradient(model, islice(stream, accumulate), loss))
+                pending.append(gradient(model, islice(stream, accumulate), loss, check=step == history.steps))
                 if clip is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
-                history.interrupted = asked() and step + 1 < steps
-                due = (step + 1) % every == 0 or step + 1 == steps or history.interrupted
-                if due or len(pending) == READ_EVERY:
+                due = (step + 1) % every == 0 or step + 1 == steps
+                look = due or len(pending) == READ_EVERY
+                history.interrupted = step + 1 < steps and _agreed(asked, look)
+                due = due or history.interrupted
+                if due or look:
                     history.read(pending)
                 lr = float(optimizer.param_groups[0]["lr"])
                 display.update(lr)
@@ -100,7 +108,7 @@ def fit(
                         with evaluating(model):
                             record |= evaluate(model)
                     history.records.append(record)
-                    if log is not None:
+                    if log is not None and first:
                         append_record(log, record)
                     if checkpoint is not None:
                         _save(checkpoint, model, optimizer, history, rates, generator)
@@ -111,11 +119,12 @@ def fit(
     return history
 
 
-def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss) -> tuple[Tensor, Tensor]:
+def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: bool = False) -> tuple[Tensor, Tensor]:
     """Every `.grad` becomes that of the mean loss over all batches taken as one: -> (mean loss, count), shapes ().
 
     The sums are differentiated one after the other and divided by the common count at the end: divided each by its
-    own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch.
+    own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch. Where several
+    processes train together, sums and counts are those of all; `check` makes sure that all reach the same parameters.
     """
     model.zero_grad(set_to_none=True)
     device = next(model.parameters()).device
@@ -128,6 +137,10 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss) -> tuple[Tens
         part.backward()
         total = total + part.detach()
         count = count + number
+    if ranks.size() > 1:
+        if check:
+            ranks.same_parts(model)
+        ranks.add_up([total, count, *(weight.grad for weight in model.parameters() if weight.grad is not None)])
     count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
     for weight in model.parameters():
         if weight.grad is not None:
@@ -191,7 +204,9 @@ def _begin(
     model: nn.Module, optimizer: Stepper, checkpoint: str | Path | None, resume: bool, generator: torch.Generator | None
 ) -> tuple[History, list[float]]:
     """A run's history and learning rates: empty and the optimiser's own, or all as in the checkpoint."""
-    if checkpoint is None or not Path(checkpoint).exists():
+    found = ranks.gather(checkpoint is not None and Path(checkpoint).exists())[0]  # one answer for all processes
+    if checkpoint is None or not found:
+        ranks.same_start(model)
         return History(), [float(group["lr"]) for group in optimizer.param_groups]
     if not resume:
         raise FileExistsError(
@@ -200,9 +215,11 @@ def _begin(
     state = checkpoints.load(checkpoint)
     checkpoints.load_weights(model, state["model"], checkpoint)
     optimizer.load_state_dict(state["optimizer"])
-    checkpoints.restore_chance(state["chance"])
-    if generator is not None:
-        generator.set_state(state["generator"])
+    if ranks.rank() < len(state["chances"]):  # of more processes than before, the new ones keep their own chance
+        own = state["chances"][ranks.rank()]
+        checkpoints.restore_chance(own["global"])
+        if generator is not None:
+            generator.set_state(own["generator"])
     return History.restore(state["history"]), state["rates"]
 
 
@@ -219,8 +236,16 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "history": history.state(),
     }
-    chance = {"chance": checkpoints.chance(), "generator": None if generator is None else generator.get_state()}
-    checkpoints.save(path, state | chance | {"rates": rates})
+    generated = None if generator is None else generator.get_state()
+    chances = ranks.gather({"global": checkpoints.chance(), "generator": generated})
+    if ranks.rank() == 0:
+        checkpoints.save(path, state | {"chances": chances, "rates": rates})
+    ranks.gather(None)  # nobody goes on before the file is whole: the next may look for it
+
+
+def _agreed(asked: Callable[[], bool], look: bool) -> bool:
+    """Whether to stop: at once for a process alone; of several all stop at the same step, when losses are read."""
+    return asked() if ranks.size() == 1 else look and any(ranks.gather(asked()))
 
 
 def _set_rates(optimizer: Stepper, rates: list[float], factor: float) -> None:
