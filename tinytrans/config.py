@@ -234,19 +234,6 @@ class MultimodalConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointConfig(Config):
-    """What a decoder that reads a text and an image side by side is built from.
-
-    `text` is an encoder-decoder's config, `vision` that of a second encoder, whose output the decoder reads as well.
-    """
-
-    model = "joint"
-
-    text: EncDecConfig
-    vision: ViTConfig
-
-
-@dataclass(frozen=True, kw_only=True)
 class Word2VecConfig(Config):
     """How many words a word2vec knows, and how wide their vectors are."""
 

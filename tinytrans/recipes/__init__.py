@@ -1,0 +1,38 @@
+"""Recipes: a name -> a result that anyone can run again, with its measure and its control.
+
+`python -m tinytrans.recipes dpo` trains, measures and prints. Here, in lessons and on the command line models and
+training meet; a recipe builds nothing that the library does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from tinytrans.recipes.report import Report, Run
+
+RECIPES = {  # name, which is also the function -> module
+    "tales": "tales",
+    "sft": "instruct",
+    "lora": "instruct",
+    "bitfit": "instruct",
+    "reward": "reward",
+    "dpo": "pairs",
+    "orpo": "pairs",
+    "grpo": "rewarded",
+    "ppo": "rewarded",
+}
+
+__all__ = ["RECIPES", "Report", "Run", "recipe"]
+
+
+def recipe(name: str) -> Callable[[Run], Report]:
+    """The recipe of that name, a function of a Run. Raises ValueError on an unknown name.
+
+    >>> recipe("tales").__name__
+    'tales'
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    found: Callable[[Run], Report] = getattr(import_module(f"{__name__}.{RECIPES[name]}"), name)
+    return found

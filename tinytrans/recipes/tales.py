@@ -1,0 +1,121 @@
+"""The base model: tales -> a GPT that tells stories and does what an instruction in front of them says.
+
+All other recipes of the tales start from it; what it costs is paid once and kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tinytrans.config import PRESETS, GPTConfig
+from tinytrans.data.batches import IGNORED, Batch, PaddedBatches, pad
+from tinytrans.data.chat import ASSISTANT, SPECIAL_TOKENS, USER
+from tinytrans.data.tales import Tales
+from tinytrans.data.tales_verify import consistent, copied
+from tinytrans.models.gpt import GPT
+from tinytrans.recipes.answers import LONGEST, obedience, sample_answers, texts
+from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
+from tinytrans.training.journal import History
+from tinytrans.training.pretrain import pretrain
+
+BATCH, STEPS = 12, 1800
+
+
+def tales(run: Run) -> Report:
+    """A GPT of a million parameters learns from tales in minutes, and stories obey instructions that it never saw.
+
+    The control: the same stories, held against instructions that were not theirs.
+    """
+    model, tokenizer, history = train_base(run)
+    instructions = held_out(run)
+    stories = texts(tokenizer, answers_to(model, tokenizer, instructions, run))
+    told = obedience(instructions, stories)
+    control = obedience(instructions[1:] + instructions[:1], stories)
+    rows = {"tales": told | soundness(stories, run), "control: another's story": control}
+    bound = {wish: told.get(wish, 0.0) for wish in ("kind", "name", "place", "end")}
+    aims = {f"{wish} obeyed >= 0.90": share >= 0.9 for wish, share in bound.items()}
+    aims["all obeyed >= 0.80"] = told["all"] >= 0.8
+    return Report(rows=rows, figures=figures(model, history), aims=aims, records=history.records)
+
+
+def train_base(run: Run) -> tuple[GPT, Tokenizer, History]:
+    """Train the base model and keep it in the run's folder; a run that was broken off goes on where it stood."""
+    documents = Tales(run.pick(30_000, 200), seed=run.seed).documents(instructed=0.8)
+    unseen = Tales(run.pick(240, 12), seed=run.seed, split="validation").documents(instructed=0.8)
+    config = shape(run)
+    tokenizer = BPETokenizer.train(documents[::6], config.vocab_size, SPECIAL_TOKENS)
+    model = GPT(replace(config, vocab_size=tokenizer.vocab_size)).to(run.device)
+    ids, rows = tokenizer.encode_batch(documents), tokenizer.encode_batch(unseen)
+    batches = PaddedBatches(ids, BATCH, max_len=config.max_len, seed=run.seed)
+    validation = [pad(rows[i : i + BATCH], max_len=config.max_len) for i in range(0, len(rows), BATCH)]
+    checkpoint = run.folder("tales") / "checkpoint.safetensors"
+    history = pretrain(
+        model,
+        lambda step: unasked(batches[step], tokenizer),
+        steps=run.pick(STEPS, 6),
+        validation=[unasked(batch, tokenizer) for batch in validation],
+        stable=0.5,
+        every=run.pick(200, 3),
+        checkpoint=checkpoint,
+        resume=True,
+        progress=run.progress,
+    )
+    if history.interrupted:
+        raise KeyboardInterrupt
+    model.save_pretrained(run.folder("tales"), tokenizer)
+    checkpoint.unlink()
+    return model, tokenizer, history
+
+
+def unasked(batch: Batch, tokenizer: Tokenizer) -> Batch:
+    """The same batch, but the instruction in front of a tale is no target.
+
+    What somebody will ask for is chance, and chance is noise in the gradient: without it the story's words are bound
+    to the instruction's sooner.
+    """
+    user, assistant = tokenizer.token_to_id(USER), tokenizer.token_to_id(ASSISTANT)
+    asked = (batch.ids[:, :1] == user) & ((batch.ids == assistant).cumsum(dim=1) == 0)
+    return Batch(batch.ids, batch.targets.masked_fill(asked, IGNORED))
+
+
+def shape(run: Run) -> GPTConfig:
+    """The preset "tales"; in a quick run a quarter of it."""
+    full = PRESETS["tales"]
+    assert isinstance(full, GPTConfig)
+    return replace(full, vocab_size=400, n_layers=2, d_model=32) if run.quick else full
+
+
+def load_base(run: Run) -> tuple[GPT, Tokenizer]:
+    """The base model as it was kept, in eval mode; trained first where there is none."""
+    folder = run.folder("tales")
+    if not (folder / "config.json").exists():
+        train_base(run)
+    return GPT.from_pretrained(folder, device=run.device), load_tokenizer(folder)
+
+
+def held_out(run: Run) -> list[str]:
+    """Instructions that no model was trained on: pairs of names that never met in training."""
+    return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="validation")]
+
+
+def answers_to(model: GPT, tokenizer: Tokenizer, instructions: list[str], run: Run) -> list[list[int]]:
+    """The answers by which a model is measured: the same chance for all models that are compared."""
+    longest = run.pick(LONGEST, 12)
+    return sample_answers(model, tokenizer, instructions, generator=run.generator(), longest=longest)
+
+
+def soundness(stories: list[str], run: Run) -> Row:
+    """The share of stories that keep to their own world, and of those that stand in the training texts."""
+    corpus = {tale.text for tale in Tales(run.pick(30_000, 200), seed=run.seed)}
+    whole = [all(consistent(story).values()) for story in stories]
+    return {"consistent": sum(whole) / len(whole), "copied": sum(copied(s, corpus) for s in stories) / len(stories)}
+
+
+def figures(model: GPT, history: History) -> Row:
+    """What the training was like in single numbers."""
+    last = history.records[-1]
+    speed = history.seen / history.seconds
+    told = {"parameters": model.n_params, "tokens": history.seen, "tokens_per_second": speed}
+    told["training_seconds"] = history.seconds
+    return told | {name: last[name] for name in ("loss", "validation", "perplexity")}
