@@ -92,6 +92,11 @@ def run(*command: str) -> str:
     return made.stdout
 
 
+def tell(model: str, beginning: str, seed: int) -> str:
+    """A story by the saved model, which is loaded anew each time."""
+    return run("tinytrans", "sample", "--model", model, "--prompt", beginning, "--seed", str(seed))
+
+
 def table(verdicts: Mapping[str, Any]) -> str:
     """Exercise x student: the points, and below each name the mistakes that were named."""
     students = verdicts["students"]
@@ -124,9 +129,7 @@ def main() -> int:
 
     heading(2, "Three submissions")
     hand_in(OUT / "submitted")
-    print(
-        "solved; mistaken: no scaling, a causal mask off by one; hostile: forges its score, looks for the solutions"
-    )
+    print("solved; mistaken: no scaling, a causal mask off by one; hostile: forges its score, looks for the solutions")
 
     heading(3, "Graded in isolation, into nbgrader's gradebook")
     graded = run(
@@ -138,8 +141,13 @@ def main() -> int:
     heading(4, "A small GPT learns to tell tales")
     model = str(OUT / "tales")
     print(run("tinytrans", "train", "--data", "tales", "--out", model), end="")
-    for seed, beginning in enumerate(BEGINNINGS):
-        print("\n" + run("tinytrans", "sample", "--model", model, "--prompt", beginning, "--seed", str(seed)), end="")
+    stories = [tell(model, beginning, seed) for seed, beginning in enumerate(BEGINNINGS)]
+    print("\n" + "\n".join(stories))
+    begun = " ".join(stories[0].split()[:30])
+    print(
+        f"Loaded again, it goes on with the first one's beginning in another way:\n\n{tell(model, begun, seed=7)}",
+        end="",
+    )
 
     print(f"\nDone in {time.monotonic() - start:.0f} s.")
     for what, where in (
