@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import needs_box
+from boxes import needs_box
 from tiny_course import NAME, POINTS, submit
 
 from graders import __main__, levels

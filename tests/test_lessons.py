@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import needs_box
+from boxes import needs_box
 from nbclient import NotebookClient
 
 from graders.grade import Verdict, grade_submission

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NO_BOX
+from boxes import NO_BOX
 
 from graders.compare import difference
 from graders.player import PRINTED_CAP, compiled

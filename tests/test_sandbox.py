@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import needs_box
+from boxes import needs_box
 
 from graders import levels, sandbox
 from graders.levels import IsolationError

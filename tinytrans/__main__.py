@@ -93,7 +93,7 @@ def sample(args: argparse.Namespace) -> int:
     import torch
 
     from tinytrans import device
-    from tinytrans.data.chat import END
+    from tinytrans.data.chat import END, USER
     from tinytrans.models.gpt import GPT
     from tinytrans.sampling import stream
     from tinytrans.tokenizers import load_tokenizer
@@ -101,7 +101,7 @@ def sample(args: argparse.Namespace) -> int:
     place = device.pick(args.device)
     model = GPT.from_pretrained(args.model, device=place)
     tokenizer = load_tokenizer(args.model)
-    end = tokenizer.special_tokens.get(END)
+    stops = [i for name, i in tokenizer.special_tokens.items() if name in (END, USER)]  # the text, or its turn, is over
     ids = tokenizer.encode(args.prompt)
     if not ids:
         raise ValueError("the prompt is empty: a model goes on from at least one token")
@@ -110,9 +110,11 @@ def sample(args: argparse.Namespace) -> int:
     begin = torch.tensor([ids], device=place)
     shown = tokenizer.decode(ids)
     print(shown, end="", flush=True)
-    for new in stream(model, begin, max_new_tokens=args.tokens, stop=end, generator=generator, **filters):
+    for new in stream(model, begin, max_new_tokens=args.tokens, stop=stops or None, generator=generator, **filters):
+        if int(new) in stops:
+            break
         ids.append(int(new))
-        text = tokenizer.decode([i for i in ids if i != end])
+        text = tokenizer.decode(ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: its other bytes come with the next token
             print(text[len(shown) :], end="", flush=True)
             shown = text

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from conftest import needs_box
+from boxes import needs_box
 from tiny_course import NAME, POINTS, RIGHT
 
 from graders.grade import Verdict, grade

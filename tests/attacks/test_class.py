@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.grading import LESSON, around, write_class
-from conftest import needs_box
+from boxes import needs_box
 
 from graders.autograde import autograde
 from graders.release import load
