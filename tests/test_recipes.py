@@ -161,7 +161,7 @@ def test_true_tales_obey() -> None:
 def test_obedience_counts_wishes_where_they_were_made() -> None:
     """A share is that of the instructions with the wish; one nobody made is not there."""
     shares = obedience(["Tell a story about a fox.", "Tell a story about a hen. The end is sad."], ["A fox.", "A fox."])
-    assert shares == {"kind": 0.5, "end": 0.0, "all": 0.5}
+    assert shares == {"kind": 0.5, "end": 0.0, "these four": 0.5, "all": 0.5}
 
 
 def test_to_please_is_not_to_disobey() -> None:

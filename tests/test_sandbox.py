@@ -101,7 +101,7 @@ def test_deadline_of_a_call(box: Sandbox) -> None:
         with pytest.raises(Stopped, match="2 seconds") as stopped:
             RemoteSubject(child, "spin")()
         assert stopped.value.kind == "Timeout"
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 5.5  # three deadlines would take 6: the child is not asked again
     assert works(box)
 
 

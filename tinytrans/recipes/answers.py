@@ -22,6 +22,7 @@ WISHES = {  # as the verifiers call it -> as a table calls it
     "hero": "name",
     "place": "place",
     "end": "end",
+    "four": "these four",
     "dialogue": "dialogue",
     "thing": "thing",
     "food": "food",
@@ -89,10 +90,14 @@ def texts(tokenizer: Tokenizer, answers: Sequence[Sequence[int]]) -> list[str]:
 
 
 def obedience(instructions: Sequence[str], answers: Sequence[str]) -> Row:
-    """The share of answers that do what was asked: wish by wish where it was asked, and `all` that was asked for."""
+    """The share of answers that do what was asked: wish by wish where it was asked, and `all` that was asked for.
+
+    `these four` is all that was asked of kind, name, place and end.
+    """
     done: dict[str, list[bool]] = {wish: [] for wish in WISHES}
     for instruction, answer in zip(instructions, answers, strict=True):
         fulfilled = verify(instruction, answer)
-        for wish, kept in (fulfilled | {"all": all(fulfilled.values())}).items():
+        four = all(fulfilled.get(wish, True) for wish in ("kind", "hero", "place", "end"))
+        for wish, kept in (fulfilled | {"four": four, "all": all(fulfilled.values())}).items():
             done[wish].append(kept)
     return {WISHES[wish]: sum(kept) / len(kept) for wish, kept in done.items() if kept}

@@ -49,7 +49,7 @@ def orpo(run: Run) -> Report:
     """The base model learns from pairs of its own answers, to answer and to please at once."""
     model, tokenizer = load_base(run)
     own = gather(model, tokenizer, prompts(run, run.pick(320, 16)), run)
-    pairs = own + retell(run, len(own))
+    pairs = own + retell(run, 4 * len(own))
     history = lean(model, pairs, tokenizer, partial(orpo_step, lam=1.0), run, lr=5e-4)
     return compared(run, {"ORPO": model}, tokenizer, history, pairs=len(pairs))
 

@@ -35,7 +35,7 @@ def tales(run: Run) -> Report:
     rows = {"tales": told | soundness(stories, run), "control: another's story": control}
     bound = {wish: told.get(wish, 0.0) for wish in ("kind", "name", "place", "end")}
     aims = {f"{wish} obeyed >= 0.90": share >= 0.9 for wish, share in bound.items()}
-    aims["all obeyed >= 0.80"] = told["all"] >= 0.8
+    aims["these four obeyed together >= 0.80"] = told["these four"] >= 0.8
     return Report(rows=rows, figures=figures(model, history), aims=aims, records=history.records)
 
 
