@@ -27,9 +27,9 @@ def tales() -> list[Tale]:
 
 def literals() -> list[tuple[str, str]]:
     """Where -> the words of every surface form, fields left out."""
-    forms = [*OPENING, *HOME, *DAY, *SPOTS, *WEATHER.values()]
+    forms = [*OPENING, *HOME, *SPOTS, *WEATHER.values()]
     forms += [form for plot in PLOTS.values() for step in asdict(plot).values() for form in step]
-    named = [("", form) for form in forms] + [(end, form) for end, step in CLOSE.items() for form in step]
+    named = [("", form) for form in forms] + [(end, form) for by in (DAY, CLOSE) for end in by for form in by[end]]
     return [(end, " ".join(part for part, *_ in string.Formatter().parse(form))) for end, form in named]
 
 

@@ -128,7 +128,7 @@ def outline(facts: Facts) -> list[Forms]:
     plot, happy = PLOTS[facts.plot], facts.end == "happy"
     talk = [plot.ask, plot.yes if happy else plot.no] if facts.dialogue else [plot.quiet]
     act = [plot.goal, plot.trouble, plot.meet, *talk, plot.attempt, plot.happy if happy else plot.sad]
-    return [OPENING, HOME, DAY, *act, CLOSE[facts.end], *([(facts.moral,)] if facts.moral else [])]
+    return [OPENING, HOME, DAY[facts.end], *act, CLOSE[facts.end], *([(facts.moral,)] if facts.moral else [])]
 
 
 def fields(facts: Facts) -> dict[str, str]:

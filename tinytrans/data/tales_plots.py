@@ -47,12 +47,20 @@ HOME: Forms = (
     "{He} lived {place} and liked it there.",
     "Everyone {place} knew {hero} well.",
 )
-DAY: Forms = (
-    "One {weather} morning {hero} the {kind} woke up {place}.",
-    "One {weather} day {hero} the {kind} went for a walk {place}.",
-    "It was {a_weather} day {place}, and {hero} the {kind} was up early.",
-    "On {a_weather} afternoon {sky}, and {hero} the {kind} sat {place}.",
-)
+DAY: dict[str, Forms] = {  # the hero foresees the end: one place, the same in all plots, where a reader learns of it
+    "happy": (
+        "One {weather} morning {hero} the {kind} woke up {place} and felt lucky.",
+        "One {weather} day {hero} the {kind} went for a walk {place} and felt light.",
+        "It was {a_weather} day {place}, and {hero} the {kind} was up early and full of hope.",
+        "On {a_weather} afternoon {sky}, and {hero} the {kind} sat {place} and felt well.",
+    ),
+    "sad": (
+        "One {weather} morning {hero} the {kind} woke up {place} and felt tired.",
+        "One {weather} day {hero} the {kind} went for a walk {place} and felt uneasy.",
+        "It was {a_weather} day {place}, and {hero} the {kind} was up early and full of doubt.",
+        "On {a_weather} afternoon {sky}, and {hero} the {kind} sat {place} and felt unwell.",
+    ),
+}
 CLOSE: dict[str, Forms] = {
     "happy": (
         "{hero} the {kind} was very happy.",
