@@ -384,7 +384,7 @@ print(f"{len(train)} stories to train on, {len(test)} unseen ones, {len(words)} 
 print(" ".join(stories[0][:30]))
 
 
-# %%
+# %% tags=["measured"]
 class Reader(nn.Module):
     """Word numbers (B, T) -> logits of the next word (B, T, V): embeddings, two rounds of self-attention, a linear layer."""
 
@@ -442,7 +442,7 @@ curves(
 # a story *and nothing else*, which word comes next? And let both write.
 
 
-# %%
+# %% tags=["measured"]
 @torch.no_grad()
 def next_word_accuracy(model: Reader, masked: bool) -> float:
     """How often the likeliest next word after the first n words of an unseen story is the true one, over all n >= 4."""

@@ -301,7 +301,7 @@ print(
 #
 # The task of section 1 again, with your layer: the same width 32, the same number of parameters, and 2 to 32 heads. What do you expect at the right end, where 32 heads have the width 1 each? Decide before you run it.
 
-# %%
+# %% tags=["measured"]
 numbers_of_heads = [1, 2, 4, 8, 16, 32]
 finders = {}
 for H in numbers_of_heads[1:]:
@@ -413,7 +413,7 @@ train, test = numbered(stories), numbered(unseen)
 print(f"{len(train)} stories to train on, {len(test)} unseen ones, {len(words)} different words")
 
 
-# %%
+# %% tags=["measured"]
 class Reader(nn.Module):
     """Word numbers (B, T) -> logits of the next word (B, T, V): embeddings, rounds of attention, a linear layer."""
 
@@ -604,7 +604,7 @@ for n in range(ROUNDS):
 # - **merged without swapping**: the heads not swapped back before they are joined; and, last, both of these together.
 
 
-# %%
+# %% tags=["measured"]
 def viewed(x: Tensor, H: int) -> Tensor:
     """Broken: reshaped straight into heads, which cuts through tokens."""
     return x.reshape(x.shape[0], H, x.shape[1], -1)

@@ -394,7 +394,7 @@ curves(
 # from: tinytrans.nn.block.gradient_norms
 
 
-# %%
+# %% tags=["measured"]
 def pull_at_birth(L: int, place: str, D: int = 64, N: int = 128, V: int = 50, draws: int = 5) -> Tensor:
     """The mean gradient norm of each layer (L,) of untrained stacks that are to sort random vectors into V classes."""
     norms = []
@@ -497,7 +497,7 @@ def batch(step: int) -> Tensor:
 # %% [markdown]
 # While they train we look twice: at the **pull** on each layer, as in section 7, and at how alike the **tokens** are, by the mean cosine between the stream's vectors behind the last layer. (1 means that all tokens are the same vector.)
 
-# %%
+# %% tags=["measured"]
 steps, warmup, every = (40, 25, 20) if quick else (160, 100, 20)
 sample = texts[:16]
 
@@ -584,7 +584,7 @@ curves(
     y_label="mean cosine",
 )
 
-# %%
+# %% tags=["measured"]
 for n in looks:
     told = (f"{1 - runs[name][2][n]:.0e} and {runs[name][1][n][0]:.0e}" for name in ("post-norm", "post-norm, warm-up"))
     print(f"{n * every:3} steps: 1 - cosine, pull at the first layer: {' without, '.join(told)} with warm-up")

@@ -422,7 +422,7 @@ test = test[: len(test) // (LONG + 1) * (LONG + 1)].view(-1, LONG + 1)[:200]
 print(f"{len(train)} words to train on, {len(test)} unseen texts of {LONG + 1}, {len(words)} different words")
 
 
-# %%
+# %% tags=["measured"]
 class Reader(nn.Module):
     """Word numbers (B, T) -> logits of the next word (B, T, V), its places known in one of four ways."""
 
@@ -497,7 +497,7 @@ curves(
 #
 # There is a cure for the relative one. With a **sliding window** of 32 (lesson 04) no word looks further back than in training, at any place. Nothing is trained anew, only the mask is another:
 
-# %%
+# %% tags=["measured"]
 narrow = window(LONG, T, device=device)
 windowed = {name: by_place(model, narrow) for name, model in readers.items()}
 for name, run in windowed.items():
@@ -546,7 +546,7 @@ curves(
 # Let the trained RoPE model read unseen texts word by word, once with your step and once with a step that restarts. The first must give what the whole text gives at once.
 
 
-# %%
+# %% tags=["measured"]
 def restarting(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The classic mistake: each new token stands at place 0, where nothing is turned."""
     keys, values = torch.cat((keys, k), dim=-2), torch.cat((values, v), dim=-2)
