@@ -40,8 +40,8 @@ def dpo(run: Run) -> Report:
     loss = partial(dpo_step, reference=reference, beta=0.1)
     own = gather(model, tokenizer, prompts(run, run.pick(320, 16)), run)
     pairs = own + retell(run, len(own))
-    history = lean(model, pairs, tokenizer, loss, run, lr=2e-4)
-    lean(hasty, own, tokenizer, loss, run, lr=2e-4)
+    history = lean(model, pairs, tokenizer, loss, run, lr=1e-4)
+    lean(hasty, own, tokenizer, loss, run, lr=1e-4)
     return compared(run, {"DPO": model, "control: own pairs": hasty}, tokenizer, history, pairs=len(pairs))
 
 
