@@ -694,15 +694,15 @@ SWIGLU = exercise(
     reference=ff.swiglu,
     oracle=glu_neurons,
     requirements=[
-        requires("gate, product, narrowing, and the gradients", 2, gated, run=with_gradients),
         requires("equal widths", 1, gated_even),
+        requires("gate, product, narrowing, and the gradients", 2, gated, run=with_gradients),
         requires("one vector, double precision", 1, gated_alone, run=with_dtype),
     ],
     wrong={
         "silu on the other branch": (
             lambda x, w_gate, w_up, w_down: ff.swiglu(x, w_up, w_gate, w_down),
-            "silu bends x W_up, and x W_gate passes straight. It is the gate that is bent. (As a design it would do "
-            "as well; but the weights of a trained model would land in the wrong places.)",
+            "silu bends x W_up, and x W_gate passes straight. It is the gate that is bent. As a design it would do "
+            "as well; but the weights of a trained model would land in the wrong places.",
         ),
         "sigmoid gate": (
             glu(torch.sigmoid),
@@ -872,7 +872,7 @@ TRIGGERS = exercise(
         ),
         "the smallest": (
             lambda hidden, neuron, k: hidden[:, neuron].topk(k, largest=False).indices,
-            "These are the places where the neuron is smallest. (`argsort` begins with those, unless told otherwise.)",
+            "These are the places where the neuron is smallest. `argsort` begins with those, unless told otherwise.",
         ),
         "smallest of the largest first": (
             lambda hidden, neuron, k: hidden[:, neuron].topk(k).indices.flip(0),

@@ -257,7 +257,7 @@ RNN_STEP = exercise(
         ),
         "bias twice": (
             lambda x, h, w_x, w_h, b: R.rnn_step(x, h, w_x, w_h, 2 * b),
-            "The bias goes in twice, once with each product. (torch's own cell has two biases; here there is one.)",
+            "The bias goes in twice, once with each product. torch's own cell has two biases; here there is one.",
         ),
         "forgets the past": (
             lambda x, h, w_x, w_h, b: torch.tanh(x @ w_x.T + b),
@@ -375,7 +375,7 @@ GRU_STEP = exercise(
         "z turned round": (
             gru(mix=lambda z, n, h: z * n + (1 - z) * h),
             "z and 1 - z have changed places. Here, as in torch, z is how much of the *old* state stays: "
-            "(1 - z) n + z h. (Some papers write it the other way.)",
+            "(1 - z) n + z h. Some papers write it the other way.",
         ),
         "r and z swapped": (
             gru(order=(1, 0, 2)),
@@ -862,8 +862,8 @@ POOL = exercise(
     reference=R.attention_pool,
     oracle=pool_by_hand,
     requirements=[
-        requires("the mean of the values and the weights, and the gradients", 2, pooled, run=with_gradients),
         requires("as many rows as places as numbers", 1, pooled_even, law=sound_shares),
+        requires("the mean of the values and the weights, and the gradients", 2, pooled, run=with_gradients),
         requires("padding gets nothing, what is real shares all", 2, pooled_masked, law=sound_shares),
         requires("large scores, and larger ones at padding", 1, pooled_loud, law=sound_shares),
         requires("a batch of one, double precision", 1, pooled_single, run=with_dtype),
