@@ -16,8 +16,12 @@ from tinytrans.nn.feedforward import (
     FeedForward,
     SwiGLU,
     feed_forward,
+    feed_forward_parameters,
+    gated_width,
     gelu,
     gelu_tanh,
+    neuron_triggers,
+    neuron_words,
     relu2,
     silu,
     swiglu,
@@ -63,8 +67,45 @@ def test_feedforward_module_is_the_function(name: str) -> None:
     """The module is the readable form with its own two matrices."""
     module = FeedForward(D, WIDTH, name).double()
     x = draw(B, T, D)
-    expected = feed_forward(x, module.up.weight.T, module.down.weight.T, FUNCTIONS[name])
+    expected = feed_forward(x, module.up.weight.T, module.down.weight.T, activation=FUNCTIONS[name])
     torch.testing.assert_close(module(x), expected)
+
+
+def test_biases_are_those_of_the_module() -> None:
+    """With biases the function is the module with bias=True, and each of the two biases counts."""
+    module = FeedForward(D, WIDTH, bias=True).double()
+    w_up, w_down, x = module.up.weight.T, module.down.weight.T, draw(B, T, D)
+    y = feed_forward(x, w_up, w_down, module.up.bias, module.down.bias)
+    torch.testing.assert_close(module(x), y)
+    assert not torch.allclose(feed_forward(x, w_up, w_down, module.up.bias), y)
+    assert not torch.allclose(feed_forward(x, w_up, w_down, None, module.down.bias), y)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_parameters_are_counted(bias: bool) -> None:
+    """The count is that of the module; 4096 numbers and four times as many make 134,238,208."""
+    module = FeedForward(D, WIDTH, bias=bias)
+    assert feed_forward_parameters(D, WIDTH, bias) == sum(p.numel() for p in module.parameters())
+    assert feed_forward_parameters(4096, 4 * 4096) == 134_238_208
+
+
+def test_a_gate_costs_no_parameters() -> None:
+    """Three matrices of the gated width have as many numbers as two of the plain one, rounded up and no further."""
+    for d_ff in range(1, 200):
+        for multiple in (1, 2, 16):
+            width = gated_width(d_ff, multiple)
+            assert width % multiple == 0
+            assert 3 * (width - multiple) < 2 * d_ff <= 3 * width
+
+
+def test_a_neuron_is_read() -> None:
+    """Its triggers are where it is largest, in falling order; its words those whose logits its value row raises."""
+    hidden, w_down, words = draw(30, WIDTH), draw(WIDTH, D, seed=1), draw(17, D, seed=2)
+    for neuron in range(WIDTH):
+        order = sorted(range(30), key=lambda n, i=neuron: -hidden[n, i])
+        assert neuron_triggers(hidden, neuron, 4).tolist() == order[:4]
+        scores = [sum(w_down[neuron, d] * word[d] for d in range(D)) for word in words]
+        assert neuron_words(w_down, words, neuron, 5).tolist() == sorted(range(17), key=lambda v: -scores[v])[:5]
 
 
 def test_swiglu_module_is_the_function() -> None:

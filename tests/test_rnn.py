@@ -1,4 +1,4 @@
-"""Laws of recurrent models. Oracles: torch's cells and layers with the same weights, plain loops, one row at a time."""
+"""Laws of recurrent models. Oracles: the readable forms with the same weights, one row at a time, plain loops."""
 
 from __future__ import annotations
 
@@ -14,17 +14,8 @@ from torch import Tensor, nn
 
 from tinytrans.config import RNNConfig
 from tinytrans.models.encdec import shift_right
-from tinytrans.models.rnn import Seq2Seq
-from tinytrans.nn.recurrent import (
-    AdditiveAttention,
-    additive_scores,
-    attention_pool,
-    gru_step,
-    lstm_step,
-    reverse,
-    rnn_step,
-    unroll,
-)
+from tinytrans.models.rnn import Seq2Seq, teacher_forced_loss, told
+from tinytrans.nn.recurrent import additive_scores, attention_pool, gru_step, reverse, unroll
 
 B, S, T, E, D, M, A, V_S, V_T = 3, 6, 4, 5, 7, 8, 9, 13, 11
 LENGTHS = torch.tensor([4, 6, 1])
@@ -54,90 +45,6 @@ def model(**changes: Any) -> Seq2Seq:
     return seq2seq
 
 
-def test_rnn_by_hand() -> None:
-    """tanh(2 * 0.5 + 3 * 0.25 - 1) for one number of each kind."""
-    one = torch.ones(1, 1)
-    h = rnn_step(2 * one, 3 * one, 0.5 * one, 0.25 * one, -torch.ones(1))
-    assert h.item() == pytest.approx(math.tanh(0.75))
-
-
-def test_cells_are_torch() -> None:
-    """Each cell, written out, takes the step of torch's cell with the same weights."""
-    x, h, c = draw(B, E), draw(B, D, seed=1), draw(B, D, seed=2)
-    rnn, gru, lstm = nn.RNNCell(E, D).double(), nn.GRUCell(E, D).double(), nn.LSTMCell(E, D).double()
-    w = (rnn.weight_ih, rnn.weight_hh, rnn.bias_ih + rnn.bias_hh)
-    torch.testing.assert_close(rnn_step(x, h, *w), rnn(x, h))
-    torch.testing.assert_close(gru_step(x, h, gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh), gru(x, h))
-    w = (lstm.weight_ih, lstm.weight_hh, lstm.bias_ih + lstm.bias_hh)
-    torch.testing.assert_close(lstm_step(x, (h, c), *w), lstm(x, (h, c)))
-
-
-def test_gates_at_their_ends() -> None:
-    """A GRU whose gate z is open keeps its state; an LSTM that forgets nothing and lets nothing in keeps its c."""
-    x, h, c = draw(B, E), draw(B, D), draw(B, D, seed=1)
-    wide, square = torch.zeros(3 * D, E).double(), torch.zeros(3 * D, D).double()
-    open_z = torch.cat((torch.zeros(D), torch.full((D,), 99.0), torch.zeros(D))).double()
-    torch.testing.assert_close(gru_step(x, h, wide, square, open_z, torch.zeros(3 * D)), h)
-    gates = torch.tensor([-99.0, 99.0, 5.0, 99.0]).repeat_interleave(D).double()  # i, f, g, o
-    zeros = torch.zeros(4 * D, E).double(), torch.zeros(4 * D, D).double()
-    said, kept = lstm_step(x, (h, c), *zeros, gates)
-    torch.testing.assert_close(kept, c)
-    torch.testing.assert_close(said, c.tanh())
-
-
-def test_unrolled_is_torch_on_each_row_alone() -> None:
-    """Unrolled over a padded batch, a GRU says of each row what torch's GRU says of it alone; padding says 0."""
-    gru, xs, h = nn.GRU(E, D, batch_first=True).double(), draw(B, S, E), draw(B, D, seed=1)
-    w = gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
-    states, last = unroll(lambda x, h: gru_step(x, h, *w), xs, h, LENGTHS)
-    for b, n in enumerate(LENGTHS.tolist()):
-        alone, end = gru(xs[b : b + 1, :n], h[None, b : b + 1])
-        torch.testing.assert_close(states[b, :n], alone[0])
-        torch.testing.assert_close(last[b], end[0, 0])
-        assert not states[b, n:].any()
-
-
-def test_reverse_leaves_padding_behind() -> None:
-    """Only what is real turns round, and twice turned is as before."""
-    x = draw(B, S, E)
-    turned = reverse(x, LENGTHS)
-    for b, n in enumerate(LENGTHS.tolist()):
-        assert torch.equal(turned[b], torch.cat((x[b, :n].flip(0), x[b, n:])))
-    assert torch.equal(reverse(turned, LENGTHS), x)
-
-
-def test_additive_scores_by_hand() -> None:
-    """v . tanh(W_q q + W_k k), key by key and number by number."""
-    query, keys = draw(B, D), draw(B, S, M, seed=1)
-    w_q, w_k, v = draw(A, D, seed=2), draw(A, M, seed=3), draw(A, seed=4)
-    scores = additive_scores(query, keys, w_q, w_k, v)
-    assert scores.shape == (B, S)
-    for b, s in product(range(B), range(S)):
-        inner = [math.tanh((w_q[a] @ query[b] + w_k[a] @ keys[b, s]).item()) for a in range(A)]
-        assert scores[b, s].item() == pytest.approx(math.fsum(v[a].item() * inner[a] for a in range(A)))
-
-
-def test_attention_pools_the_values_and_not_the_scores() -> None:
-    """The context is the values' mean by weights that are a softmax over what is real and 0 at padding."""
-    scores, values = draw(B, S), draw(B, S, M, seed=1)
-    mask = torch.arange(S) < LENGTHS[:, None]
-    context, weights = attention_pool(scores, values, mask)
-    for b, n in enumerate(LENGTHS.tolist()):
-        torch.testing.assert_close(weights[b, :n], scores[b, :n].softmax(0))
-        assert not weights[b, n:].any()
-        torch.testing.assert_close(context[b], sum(weights[b, s] * values[b, s] for s in range(n)))
-
-
-def test_the_module_is_the_functions() -> None:
-    """AdditiveAttention computes `additive_scores` and `attention_pool` with its own weights."""
-    attention = AdditiveAttention(D, M, A).double()
-    query, keys = draw(B, D), draw(B, S, M, seed=1)
-    mask = torch.arange(S) < LENGTHS[:, None]
-    w = attention.query.weight, attention.key.weight, attention.score.weight[0]
-    expected = attention_pool(additive_scores(query, keys, *w), keys, mask)
-    torch.testing.assert_close(attention(query, keys, attention.prepare(keys), mask), expected)
-
-
 def weights_of(rnn: nn.RNNBase, layer: int, end: str = "") -> list[Tensor]:
     """W_x, W_h and the biases of one layer of torch's, or of its reverse direction."""
     return [getattr(rnn, f"{kind}_l{layer}{end}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
@@ -151,8 +58,8 @@ def test_the_encoder_reads_from_both_ends(n_layers: int) -> None:
     x, zero = encoder.embedding(source), torch.zeros(B, D).double()
     for layer in range(n_layers):
         w, w_back = weights_of(encoder.rnn, layer), weights_of(encoder.rnn, layer, "_reverse")
-        forth, end = unroll(lambda x, h, w=w: gru_step(x, h, *w), x, zero, LENGTHS)
-        back, begin = unroll(lambda x, h, w=w_back: gru_step(x, h, *w), reverse(x, LENGTHS), zero, LENGTHS)
+        forth, end = unroll(x, zero, LENGTHS, *w)
+        back, begin = unroll(reverse(x, LENGTHS), zero, LENGTHS, *w_back)
         x = torch.cat((forth, reverse(back, LENGTHS)), dim=-1)
         torch.testing.assert_close(state[layer], encoder.bridge[0](torch.cat((end, begin), dim=-1)).tanh())
     torch.testing.assert_close(outputs, x)
@@ -175,6 +82,32 @@ def test_a_decoder_step_by_hand(n_layers: int) -> None:
         x = gru_step(x, memory.state[0][layer], *weights_of(decoder.rnn, layer))
         torch.testing.assert_close(state[layer], x)
     torch.testing.assert_close(logits[:, 0], decoder.head(torch.cat((x, context), dim=-1)))
+
+
+def test_told_is_the_decoder() -> None:
+    """The readable form, told the targets, gives the logits and weights of a decoder that reads them shifted right."""
+    seq2seq, source, targets = model(), ids(B, S, V_S), ids(B, T, V_T, seed=1)
+    decoder, memory = seq2seq.decoder, seq2seq.read(source, LENGTHS)
+    nn.init.zeros_(decoder.head.bias)
+    attention = decoder.attention
+    look = attention.query.weight, attention.key.weight, attention.score.weight[0]
+    logits, weights = told(
+        targets, 0, decoder.embedding.weight, memory.state[0][0], memory.values, memory.mask,
+        look, weights_of(decoder.rnn, 0), decoder.head.weight,
+    )  # fmt: skip
+    inputs = shift_right(targets, start=0)
+    torch.testing.assert_close(logits, seq2seq(source, inputs, lengths=LENGTHS))
+    torch.testing.assert_close(weights, seq2seq.align(source, inputs, lengths=LENGTHS))
+
+
+def test_the_loss_ends_with_the_first_stop() -> None:
+    """Each token up to and with its row's first stop counts once; nothing behind it does; logits of 0 cost ln V."""
+    logits, stop = draw(B, T, V_T), 1
+    targets = torch.tensor([[5, 1, 1, 7], [4, 3, 2, 1], [1, 9, 9, 9]])
+    counted = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    expected = sum(-logits[b, t].log_softmax(0)[targets[b, t]] for b, t in counted) / len(counted)
+    torch.testing.assert_close(teacher_forced_loss(logits, targets, stop), expected)
+    assert teacher_forced_loss(torch.zeros(B, T, V_T), targets, stop).item() == pytest.approx(math.log(V_T))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

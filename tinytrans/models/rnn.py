@@ -6,6 +6,7 @@ encoder said at every place. `tinytrans.nn.recurrent` has the cells and the atte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tinytrans.config import RNNConfig
 from tinytrans.models.pretrained import Pretrained
 from tinytrans.models.stack import check_ids
-from tinytrans.nn.recurrent import CELLS, AdditiveAttention
+from tinytrans.nn.recurrent import CELLS, AdditiveAttention, attentive_step
 
 State: TypeAlias = tuple[Tensor, ...]  # (h,), or for an LSTM (h, c), each (n_layers, B, D)
 
@@ -185,6 +186,47 @@ class Seq2Seq(Pretrained):
         check_ids(target, self.config.target_vocab_size, "target vocabulary")
         if len(target) != len(memory.values):
             raise ValueError(f"{len(target)} targets do not fit {len(memory.values)} sources")
+
+
+def teacher_forced_loss(logits: Tensor, targets: Tensor, stop: int) -> Tensor:
+    """How surprised a decoder is by the targets, up to each row's first `stop` and with it: nats a token, shape ().
+
+    The mean of -log softmax(logits)[target] over all tokens of the batch that count. logits (B, T, V);
+    targets (B, T), each row with a stop in it; what stands behind that is padding and does not count.
+
+    >>> teacher_forced_loss(torch.zeros(1, 3, 4), torch.tensor([[2, 1, 3]]), stop=1)  # ln 4, over two tokens
+    tensor(1.3863)
+    """
+    stops = targets == stop
+    counts = stops.cumsum(dim=1) - stops.long() == 0  # (B, T): no stop before this place
+    return F.cross_entropy(logits[counts], targets[counts])
+
+
+def told(
+    targets: Tensor,
+    start: int,
+    words: Tensor,
+    s: Tensor,
+    memory: Tensor,
+    mask: Tensor,
+    look: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    head: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What a decoder with attention foretells while it is told the truth: logits (B, T, V), weights (B, T, S).
+
+    Step t reads target t - 1 (step 0 reads `start`), as a row of the embeddings `words` (V, E), makes one
+    `attentive_step` and foretells target t: logits_t = W_o [s_t, c_t], with head (V, D + M).
+    targets (B, T), the first state s (B, D), memory (B, S, M), mask (B, S); look and cell as in `attentive_step`.
+    """
+    logits, weights = [], []
+    token = torch.full_like(targets[:, 0], start)
+    for t in range(targets.shape[1]):
+        s, context, alpha = attentive_step(words[token], s, memory, mask, look, cell)
+        logits.append(torch.cat((s, context), dim=-1) @ head.T)
+        weights.append(alpha)
+        token = targets[:, t]
+    return torch.stack(logits, dim=1), torch.stack(weights, dim=1)
 
 
 def build_rnn(config: RNNConfig, width: int, *, bidirectional: bool = False) -> nn.RNNBase:

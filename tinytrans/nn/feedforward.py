@@ -54,15 +54,36 @@ def silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-def feed_forward(x: Tensor, w_up: Tensor, w_down: Tensor, activation: Callable[[Tensor], Tensor] = gelu) -> Tensor:
-    """Widen, bend, narrow: activation(x W_up) W_down, with x (..., D), w_up (D, F), w_down (F, D) -> (..., D).
+def feed_forward(
+    x: Tensor,
+    w_up: Tensor,
+    w_down: Tensor,
+    b_up: Tensor | None = None,
+    b_down: Tensor | None = None,
+    activation: Callable[[Tensor], Tensor] = gelu,
+) -> Tensor:
+    """Widen, bend, narrow: activation(x W_up + b_up) W_down + b_down, for each position alone.
 
-    Source: Vaswani et al. 2017, section 3.3 (there with ReLU), arXiv 1706.03762.
+    x (..., D), w_up (D, F), w_down (F, D), and where they are given b_up (F,), b_down (D,) -> (..., D).
+    Source: Vaswani et al. 2017, equation 2 (there with ReLU), arXiv 1706.03762.
 
-    >>> feed_forward(torch.tensor([2.0]), torch.ones(1, 3), torch.ones(3, 1), relu2)
+    >>> feed_forward(torch.tensor([2.0]), torch.ones(1, 3), torch.ones(3, 1), activation=relu2)
     tensor([12.])
     """
-    return activation(x @ w_up) @ w_down
+    hidden = x @ w_up if b_up is None else x @ w_up + b_up
+    y = activation(hidden) @ w_down
+    return y if b_down is None else y + b_down
+
+
+def feed_forward_parameters(d_model: int, d_ff: int, bias: bool = True) -> int:
+    """How many numbers a feed-forward layer learns: two matrices, and with bias F + D more.
+
+    (D F + F) + (F D + D), whatever the length of the text.
+
+    >>> feed_forward_parameters(512, 2048)  # of each of the original's twelve
+    2099712
+    """
+    return 2 * d_model * d_ff + (d_ff + d_model if bias else 0)
 
 
 def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
@@ -76,6 +97,41 @@ def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     tensor([5000.])
     """
     return (silu(x @ w_gate) * (x @ w_up)) @ w_down
+
+
+def gated_width(d_ff: int, multiple: int = 1) -> int:
+    """The width that gives three matrices as many parameters as two of width d_ff: 2/3 of it, rounded up.
+
+    To the next whole multiple of `multiple`, which suits the hardware. Source: Shazeer 2020, section 3.
+
+    >>> gated_width(4 * 4096, multiple=256)  # Llama 7B
+    11008
+    """
+    return -(-2 * d_ff // (3 * multiple)) * multiple
+
+
+def neuron_triggers(hidden: Tensor, neuron: int, k: int) -> Tensor:
+    """The k places where one hidden number was largest, largest first: hidden (N, F) -> places (k,).
+
+    What they have in common is what the neuron's key, column `neuron` of W_up, looks for.
+    Source: Geva et al. 2020, section 3, arXiv 2012.14913.
+
+    >>> neuron_triggers(torch.tensor([[0.0, 1.0], [5.0, 3.0], [9.0, 2.0]]), neuron=1, k=2)
+    tensor([1, 2])
+    """
+    return hidden[:, neuron].topk(k).indices
+
+
+def neuron_words(w_down: Tensor, words: Tensor, neuron: int, k: int) -> Tensor:
+    """The k words that one hidden number speaks for, strongest first: w_down (F, D), words (V, D) -> ids (k,).
+
+    Its value, row `neuron` of W_down, is read as if it were the whole stream: one score for each word, a row of the
+    matrix that makes logits. Source: Geva et al. 2020, section 4, arXiv 2012.14913.
+
+    >>> neuron_words(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 9.0]]), neuron=1, k=1)
+    tensor([0])
+    """
+    return (words @ w_down[neuron]).topk(k).indices
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

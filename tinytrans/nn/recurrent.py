@@ -6,13 +6,11 @@ give the same numbers with the same weights. A weight matrix (D, E) is torch's: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-
-from tinytrans.nn.attention import masked_softmax
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]  # what it says, h, and what it keeps to itself, c
 
@@ -68,19 +66,20 @@ def lstm_step(x: Tensor, state: LSTMState, w_x: Tensor, w_h: Tensor, b: Tensor) 
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def unroll(step: Callable[[Tensor, Tensor], Tensor], xs: Tensor, h: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The same step at every place: xs (B, T, E), h (B, D) -> states (B, T, D), the last (B, D).
+def unroll(xs: Tensor, h: Tensor, lengths: Tensor, *cell: Tensor) -> tuple[Tensor, Tensor]:
+    """The same gated cell at every place: xs (B, T, E), a first state h (B, D) -> states (B, T, D), the last (B, D).
 
-    `step(x, h)` -> h'. Row b ends after lengths[b] places: its state then stays, its outputs are 0.
+    h_t = gru_step(x_t, h_(t-1), w_x, w_h, b_x, b_h), and `cell` is those four weights. Row b ends
+    after lengths[b] places: its state then stays as it is, and its outputs are 0.
 
-    >>> add = lambda x, h: h + x
-    >>> unroll(add, torch.ones(1, 3, 1), torch.zeros(1, 1), torch.tensor([2]))[0].flatten()
-    tensor([1., 2., 0.])
+    >>> xs, still = torch.zeros(1, 3, 1), (torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3), torch.zeros(3))
+    >>> unroll(xs, torch.ones(1, 1), torch.tensor([2]), *still)[0].flatten()
+    tensor([0.5000, 0.2500, 0.0000])
     """
     states = []
     for t in range(xs.shape[1]):
         real = (t < lengths).unsqueeze(-1)  # (B, 1)
-        h = torch.where(real, step(xs[:, t], h), h)
+        h = torch.where(real, gru_step(xs[:, t], h, *cell), h)
         states.append(torch.where(real, h, 0))
     return torch.stack(states, dim=1), h
 
@@ -104,14 +103,31 @@ def attention_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -
     """Scores (B, S) and values (B, S, M) -> the values' weighted mean (B, M), the weights (B, S).
 
     weights = softmax over S, context = sum_s weights_s values_s. The mask (B, S), True = may look,
-    hides padding before the softmax, so that the weights of what is real sum to 1.
+    hides padding before the softmax, so that the weights of what is real sum to 1. Each row may look
+    at one place at least.
 
     >>> values = torch.tensor([[[1.0], [3.0], [9.0]]])
     >>> attention_pool(torch.zeros(1, 3), values, torch.tensor([[True, True, False]]))
     (tensor([[2.]]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
-    weights = masked_softmax(scores, mask)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1)
     return (weights.unsqueeze(1) @ values).squeeze(1), weights
+
+
+def attentive_step(
+    x: Tensor, s: Tensor, memory: Tensor, mask: Tensor, look: Sequence[Tensor], cell: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of a decoder that looks back: first at the memory, with the state before the step, then it moves.
+
+    c = sum_i alpha_i h_i with alpha = softmax(additive_scores(s, memory)), s' = gru_step([x, c], s).
+    x (B, E), s (B, D), memory (B, S, M), mask (B, S), True = may look; look is w_q, w_k, v of
+    `additive_scores`, cell is w_x (3 D, E + M), w_h, b_x, b_h of `gru_step`
+    -> s' (B, D), c (B, M), alpha (B, S). Source: Bahdanau et al. 2014, arXiv 1409.0473.
+    """
+    context, weights = attention_pool(additive_scores(s, memory, *look), memory, mask)
+    return gru_step(torch.cat((x, context), dim=-1), s, *cell), context, weights
 
 
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:
