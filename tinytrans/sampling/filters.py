@@ -25,8 +25,9 @@ def temperature(logits: Tensor, t: float) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Only the k largest stay, all V of them if k > V; of equals, as many as there is room for.
+    """Only the k largest stay, all V of them if k > V; the rest becomes -inf.
 
+    Of equals at the border as many stay as there is room for (all of them would be as good).
     Raises ValueError unless k >= 1. Source: Fan et al. 2018, section 5.1, arXiv 1805.04833.
 
     >>> top_k(torch.tensor([1.0, 3.0, 2.0]), 2)
