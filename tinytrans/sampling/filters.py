@@ -40,9 +40,10 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """The nucleus: of the most probable tokens, the fewest that together reach probability p.
+    """The nucleus stays: of the most probable tokens, the fewest that together reach probability p.
 
-    The one that crosses p is in, so there is always one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
+    The rest becomes -inf; what stays keeps its logit and its place. The token that crosses p is in, so there is always
+    one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
     Source: Holtzman et al. 2019, section 3.1, arXiv 1904.09751.
 
     >>> top_p(torch.tensor([0.2, 0.5, 0.3]).log(), 0.6).exp()
