@@ -195,7 +195,8 @@ WINDOWS = exercise(
         ),
         "slices do not complain": (
             sliced,
-            "Right where the windows fit. A slice beyond the end is short and says nothing, and a negative start counts "
+            "Right where the windows fit. A slice beyond the end is short and says nothing, and a negative start "
+            "counts "
             "from the end. Check the starts.",
         ),
         "round the end": (

@@ -214,7 +214,8 @@ ATTEND = exercise(
         ),
         "no mask": (
             masked(lambda _T, _S: None),
-            "Right for a single new position. Several at once see each other's future, and a prompt is several at once.",
+            "Right for a single new position. Several at once see each other's future, and a prompt is several at "
+            "once.",
         ),
         "not itself": (
             masked(lambda T, S: causal(T, S) & ~torch.eye(S, dtype=torch.bool)[S - T :]),
@@ -421,7 +422,8 @@ MASK_IN_USE = question(
     "At inference nothing stands behind the newest token. Is the causal mask still needed, once training is over?",
     choices={
         "a": "No. It was there to hide the answers, and at inference there are none.",
-        "b": "Yes. While a prompt is read, and without a cache at every step, earlier positions would otherwise look at "
+        "b": "Yes. While a prompt is read, and without a cache at every step, earlier positions would otherwise "
+        "look at "
         "later ones, which in training they never could, and their vectors would be others. And it is because of the "
         "mask that keys and values can be kept.",
         "c": "Only for the newest token, so that it does not look ahead.",
@@ -429,7 +431,8 @@ MASK_IN_USE = question(
     },
     explanations={
         "a": "Hiding the answers is its purpose in training. But the weights are made for vectors that have seen only "
-        "what came before; feed them others, and the model is no longer the one that was trained. Section 7 measures it.",
+        "what came before; feed them others, and the model is no longer the one that was trained. Section 7 "
+        "measures it.",
         "b": "Yes. The one case where no mask must be written down is a single new token with a cache: it may see all "
         "that is there, and a row of the mask with nothing hidden can be left out.",
         "c": "The newest one is just the one that has nothing to look at ahead.",
@@ -440,22 +443,26 @@ MASK_IN_USE = question(
 
 HIDDEN_STATE = question(
     "hidden_state",
-    "While a GPT predicts token 7, the text is `t1 ... t6`; later, while it predicts token 100, there are 99. Does the hidden "
+    "While a GPT predicts token 7, the text is `t1 ... t6`; later, while it predicts token 100, there are 99. Does "
+    "the hidden "
     "state of `t3` depend on which output token we are at?",
     choices={
         "a": "Yes: with six tokens the weights are shared out over six, with 99 over 99, so they are smaller.",
-        "b": "No: t3 shares its attention out over t1, t2 and t3, in every layer and at every time. Its hidden states are "
+        "b": "No: t3 shares its attention out over t1, t2 and t3, in every layer and at every time. Its hidden "
+        "states are "
         "computed once and for all.",
         "c": "Only in the first layer, since above it everything has been mixed.",
         "d": "It depends on whether a cache is used.",
     },
     explanations={
         "a": "That would be so in an encoder. Under the causal mask t3's weights are shared out over the first three "
-        "tokens, however long the text becomes: `t1` alone always has weight 1 on itself. What differs from step to step "
+        "tokens, however long the text becomes: `t1` alone always has weight 1 on itself. What differs from step to "
+        "step "
         "is the position that asks, and the last one's state is a new state of a new position.",
         "b": "Yes. In an encoder, where everybody sees everybody, it would be different: one more word, and all hidden "
         "states move.",
-        "c": "By induction from layer to layer: the first one's outputs at t1 to t3 are fixed, so the second one's are, "
+        "c": "By induction from layer to layer: the first one's outputs at t1 to t3 are fixed, so the second one's "
+        "are, "
         "and so on.",
         "d": "The cache is possible *because* it does not depend; it changes no number.",
     },

@@ -275,7 +275,8 @@ TEMPERATURE = exercise(
         ),
         "softmax first, then its root": (
             at(lambda logits, t: logits.softmax(-1) ** (1 / t)),
-            "p^(1/t) has the right proportions, but these are neither logits nor probabilities that sum to 1. Divide the "
+            "p^(1/t) has the right proportions, but these are neither logits nor probabilities that sum to 1. "
+            "Divide the "
             "logits by t.",
         ),
         "ignored": (at(lambda logits, t: logits.clone()), "The temperature is accepted and not used."),
@@ -403,7 +404,8 @@ TOP_K = exercise(
         ),
         "only what stays": (
             clamped(lambda logits, k: logits.topk(k).values),
-            "These are the k largest logits by themselves. Which tokens do they belong to? Every token keeps its place.",
+            "These are the k largest logits by themselves. Which tokens do they belong to? Every token keeps its "
+            "place.",
         ),
         "sorted": (
             clamped(lambda logits, k: by_border(logits, k).sort(-1, descending=True).values),
@@ -559,7 +561,8 @@ TOP_P = exercise(
         "the crossing token dropped": (
             sorted_filter(one_short),
             "The token with which the sum crosses p is dropped, so that what stays has less than p; where the first "
-            "token alone has more than p, nothing is left. It belongs to the nucleus: look at the sum *before* a token.",
+            "token alone has more than p, nothing is left. It belongs to the nucleus: look at the sum *before* a "
+            "token.",
         ),
         "the crossing token dropped, the first one saved": (
             sorted_filter(one_short_but_one),
@@ -572,7 +575,8 @@ TOP_P = exercise(
         ),
         "not sorted": (
             p_guard(not_sorted),
-            "You add up the probabilities in the order of the vocabulary. The nucleus is of the *most probable* tokens: "
+            "You add up the probabilities in the order of the vocabulary. The nucleus is of the *most probable* "
+            "tokens: "
             "sort first.",
         ),
         "the order not undone": (
@@ -581,7 +585,8 @@ TOP_P = exercise(
         ),
         "the order undone the wrong way": (
             sorted_filter(crossing, back="gather"),
-            "`gather` with the sorting order sorts a second time. To go back, value i goes *to* place ids[i]: `scatter`.",
+            "`gather` with the sorting order sorts a second time. To go back, value i goes *to* place ids[i]: "
+            "`scatter`.",
         ),
         "from the least probable": (
             p_guard(upwards),
@@ -648,7 +653,8 @@ TOP_P = exercise(
 
 ORDER = question(
     "flat_or_peaked",
-    "In one place the model gives one token 0.95 (after *once upon a*), in another 40 tokens about 0.025 each (after *a "
+    "In one place the model gives one token 0.95 (after *once upon a*), in another 40 tokens about 0.025 each "
+    "(after *a "
     "fox named*). How do top-k with k = 10 and top-p with p = 0.9 differ there?",
     choices={
         "a": "Not at all: both keep the same number of tokens, since k = 10 is about p = 0.9.",
@@ -659,7 +665,8 @@ ORDER = question(
     },
     explanations={
         "a": "A number of tokens and a share of probability measure different things; they agree only by chance.",
-        "b": "Yes. The nucleus grows where the model is unsure and shrinks where it is sure. That is why Holtzman et al. "
+        "b": "Yes. The nucleus grows where the model is unsure and shrinks where it is sure. That is why Holtzman "
+        "et al. "
         "(2019) introduced it; k must be a compromise.",
         "c": "It is the other way round: k is fixed, and the nucleus has as many tokens as it takes to reach p.",
         "d": "At temperature 1 the tail is drawn from as well: that is what the filters are for.",

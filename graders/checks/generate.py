@@ -105,7 +105,7 @@ def rounded(draw: Draw) -> tuple[Tensor, Tensor]:
 # ---- laws: the sentence that says what is violated
 
 
-def grown_by_one(found: Any, ids: Tensor, logits: Tensor, stop: int | None = None) -> str | None:
+def grown_by_one(found: Any, ids: Tensor, _logits: Tensor, stop: int | None = None) -> str | None:
     B, T = ids.shape
     if found.shape != (B, T + 1):
         return f"from ids of shape ({B}, {T}) come {tuple(found.shape)}: each row grows by one id"
@@ -454,11 +454,14 @@ CAN_CHANGE = question(
     "A GPT has written *the fox found a red* and now appends *kite*. Can appending *kite* change any of the words that "
     "are already there, or what the model has computed for them?",
     choices={
-        "a": "Yes: the whole text is read again at every step, so earlier positions may now predict other words, and the "
+        "a": "Yes: the whole text is read again at every step, so earlier positions may now predict other words, "
+        "and the "
         "text is corrected.",
-        "b": "No: the words were put out and stay; and under the causal mask no earlier position can see *kite*, so their "
+        "b": "No: the words were put out and stay; and under the causal mask no earlier position can see *kite*, so "
+        "their "
         "vectors stay the same to the last.",
-        "c": "The words stay, but the vectors of all earlier positions change, since attention weights must sum to 1 over "
+        "c": "The words stay, but the vectors of all earlier positions change, since attention weights must sum to "
+        "1 over "
         "more tokens.",
         "d": "Only the last word before it can change, because that one attends to *kite*.",
     },
@@ -470,7 +473,8 @@ CAN_CHANGE = question(
         "can be kept, which is the KV cache of section 6.",
         "c": "Their weights are shared out over the tokens up to themselves. For *red* these are the same five as "
         "before. Only the new position has one more key to look at.",
-        "d": "Attention under the causal mask only looks back. *red* does not attend to *kite*; *kite* attends to *red*.",
+        "d": "Attention under the causal mask only looks back. *red* does not attend to *kite*; *kite* attends to "
+        "*red*.",
     },
     answer="b",
 )
@@ -488,13 +492,16 @@ FUTURE = question(
         "d": "It would train more slowly, and apart from that be the same model.",
     },
     explanations={
-        "a": "Looking ahead alone corrects nothing: while it writes there is nothing ahead, and in training it has only "
+        "a": "Looking ahead alone corrects nothing: while it writes there is nothing ahead, and in training it has "
+        "only "
         "learned to copy. To revise, a model must be trained to revise.",
         "b": "The earlier positions would see the later ones, and all their vectors would change with each new token. "
         "And the weights were trained in the presence of an answer that is now missing.",
-        "c": "Yes. Lesson 04 showed the copying. Models that restore or denoise a whole text in rounds exist; they trade "
+        "c": "Yes. Lesson 04 showed the copying. Models that restore or denoise a whole text in rounds exist; they "
+        "trade "
         "the cache and the simple probability for the possibility to change their mind.",
-        "d": "The speed is the smallest of the differences. The loss falls to nearly nothing, and that is the symptom of "
+        "d": "The speed is the smallest of the differences. The loss falls to nearly nothing, and that is the "
+        "symptom of "
         "the leak.",
     },
     answer="c",

@@ -118,7 +118,7 @@ def beyond(answer: Any, warmup: int, total: int, *floor: float) -> Any:
     return [answer(step, warmup, total, *floor) for step in (total, total + 1, 2 * total)]
 
 
-def learns(found: Any, warmup: int, total: int, floor: float = 0.0) -> str | None:
+def learns(found: Any, warmup: int, *_: Any) -> str | None:
     """The laws of the schedule: above 0, never above 1, up and then down."""
     if min(found) <= 0:
         return f"step {found.index(min(found))} has the factor {min(found):.3g}: nothing is learned in it"
@@ -244,7 +244,8 @@ ADAMW = exercise(
     wrong={
         "no bias correction": (
             adam(m_from=never, v_from=never),
-            "m and v begin at 0 and are too small at first, and not by the same factor: the first steps come out wrong. "
+            "m and v begin at 0 and are too small at first, and not by the same factor: the first steps come out "
+            "wrong. "
             "Divide by 1 - b^step.",
         ),
         "only m corrected": (
@@ -258,7 +259,8 @@ ADAMW = exercise(
         ),
         "corrected by b": (
             adam(m_from=lambda b, step: 1 - b, v_from=lambda b, step: 1 - b),
-            "You divide by 1 - b at every step. That is right for the first one; then it is 1 - b^step, which goes to 1.",
+            "You divide by 1 - b at every step. That is right for the first one; then it is 1 - b^step, which goes "
+            "to 1.",
         ),
         "decay in the gradient": (
             adam(decay_in="gradient"),
@@ -268,11 +270,13 @@ ADAMW = exercise(
         "no decay": (adam(decay_in="none"), "The weight decay is accepted and not used."),
         "decay without the rate": (
             adam(decay_in="bare"),
-            "The weight shrinks by weight_decay in one step. It is lr * weight_decay, so that decay follows the schedule.",
+            "The weight shrinks by weight_decay in one step. It is lr * weight_decay, so that decay follows the "
+            "schedule.",
         ),
         "decay after the move": (
             adam(decay_in="after"),
-            "The step itself decays, too: you shrink the weight after it has moved. Nearly the same; in the formula the "
+            "The step itself decays, too: you shrink the weight after it has moved. Nearly the same; in the formula "
+            "the "
             "old weight shrinks.",
         ),
         "eps under the root": (
@@ -315,7 +319,8 @@ ADAMW = exercise(
         "upwards": (adam(sign=-1.0), "The step goes up the slope. The gradient is subtracted."),
         "corrected means kept": (
             adam(returned=lambda w, m, v, m_hat, v_hat: (w, m_hat, v_hat)),
-            "You hand back the corrected means, and the next step will correct them again. m and v themselves are kept.",
+            "You hand back the corrected means, and the next step will correct them again. m and v themselves are "
+            "kept.",
         ),
         "old means kept": (
             lambda w, g, m, v, *rest: (O.adamw_step(w, g, m, v, *rest)[0], m, v),
@@ -397,7 +402,8 @@ SCHEDULE = exercise(
         ),
         "over the whole run": (
             curve(progress=lambda step, warmup, total: step / total),
-            "The cosine is stretched over the whole run, so that it begins below 1 where the warm-up ends. It goes from "
+            "The cosine is stretched over the whole run, so that it begins below 1 where the warm-up ends. It goes "
+            "from "
             "step warmup to step total.",
         ),
         "warm-up added at the end": (
@@ -583,17 +589,20 @@ CLIP = exercise(
 
 DECOUPLED = question(
     "decoupled",
-    "Adam divides each weight's step by the root of its mean squared gradient. What would happen to weight decay if it were "
+    "Adam divides each weight's step by the root of its mean squared gradient. What would happen to weight decay if "
+    "it were "
     "added to the gradient, as $g + \\lambda w$?",
     choices={
         "a": "Nothing: for any optimiser, decay and a penalty on the squared weights are the same.",
-        "b": "It would be divided by that root as well: weights with large gradients would hardly decay, those with small "
+        "b": "It would be divided by that root as well: weights with large gradients would hardly decay, those with "
+        "small "
         "gradients strongly.",
         "c": "It would be too strong by the factor 1 / (1 - b1), because the mean gathers it up.",
         "d": "It would turn its sign where the gradient is negative.",
     },
     explanations={
-        "a": "For plain gradient descent they are the same. Adam rescales the gradient, and with it whatever has been added.",
+        "a": "For plain gradient descent they are the same. Adam rescales the gradient, and with it whatever has "
+        "been added.",
         "b": "Yes. So AdamW (Loshchilov and Hutter 2019) shrinks the weight directly, by lr · λ · w, beside the step: "
         "the decay is *decoupled* from the gradient.",
         "c": "A running mean of something constant is that constant: the shares b1 and 1 - b1 sum to 1.",

@@ -25,7 +25,8 @@ def ids(draw: Draw) -> tuple[Tensor]:
 
 
 def padded(draw: Draw) -> tuple[Tensor, Tensor]:
-    """Rows of different lengths, one of them full, one of a single id; behind the end stands anything, 0 in the text."""
+    """Rows of different lengths, one of them full, one of a single id; behind the end stands anything, 0 in the "
+    "text."""
     T = draw.integer(6, 8)
     rows = draw.integers(1, 30, 4, T + 1)
     lengths = torch.tensor([T + 1, 1, 3, 5])[draw.permutation(4)]
@@ -107,7 +108,7 @@ def must_refuse(found: Any, logits: Tensor, targets: Tensor) -> str | None:
     return None if found == "refused" else f"{shapes} do not fit, and there is no error: raise a ValueError"
 
 
-def surprise(found: Any, logits: Tensor, targets: Tensor) -> str | None:
+def surprise(found: Any, _logits: Tensor, targets: Tensor) -> str | None:
     """The law of the loss: one number, not below 0."""
     loss = found[0] if isinstance(found, tuple | list) else found
     value = torch.as_tensor(loss).detach()
@@ -252,7 +253,8 @@ SHIFT = exercise(
         ),
         "in place": (
             in_place,
-            "You write into the caller's ids: inputs and targets are views of the same memory. `masked_fill` without an "
+            "You write into the caller's ids: inputs and targets are views of the same memory. `masked_fill` "
+            "without an "
             "underscore makes a copy.",
         ),
         "cut by one more": (
@@ -405,7 +407,8 @@ LOSS = exercise(
         ),
         "a mean of means": (
             by(lambda surprises, real: ((surprises * real).sum(-1) / real.sum(-1).clamp(min=1)).mean()),
-            "You average each row and then the rows: a token of a short text weighs more than one of a long text. Every "
+            "You average each row and then the rows: a token of a short text weighs more than one of a long text. "
+            "Every "
             "target weighs the same.",
         ),
         "by the number of rows": (
@@ -501,10 +504,12 @@ IN_PARALLEL = question(
         "d": "Because training runs on many texts at once and generation on one.",
     },
     explanations={
-        "a": "Yes. That the true past is put in, whatever the model would have said, is called teacher forcing. The mask "
+        "a": "Yes. That the true past is put in, whatever the model would have said, is called teacher forcing. The "
+        "mask "
         "makes the T predictions honest though the answers stand in the same row.",
         "b": "The mask stays (lesson 10). And it is the mask that makes parallel training possible.",
-        "c": "A computer can draw any number of random numbers at once. But the distribution of token t + 1 is not known "
+        "c": "A computer can draw any number of random numbers at once. But the distribution of token t + 1 is not "
+        "known "
         "before token t is.",
         "d": "Generation can be done for a whole batch as well; each of its rows still goes step by step.",
     },
@@ -516,7 +521,8 @@ USE_OF_A_GPT = question(
     "A base model has learned nothing but to go on with texts. Which of these ways to use it change its weights?",
     choices={
         "a": "All three: prompting, examples in the context, and fine-tuning teach it something.",
-        "b": "Only fine-tuning. A prompt, and a few solved examples in front of the question, only change the text that it "
+        "b": "Only fine-tuning. A prompt, and a few solved examples in front of the question, only change the text "
+        "that it "
         "goes on with.",
         "c": "Examples in the context and fine-tuning; a plain prompt does not.",
         "d": "None. After pretraining the weights are fixed for good.",
@@ -524,9 +530,11 @@ USE_OF_A_GPT = question(
     explanations={
         "a": "A prompt and the examples in it pass through the model as any other text does. When the answer is out, "
         "nothing of it stays.",
-        "b": "Yes. With examples in the context (Brown et al. 2020 call it few-shot learning) the model infers the task from "
+        "b": "Yes. With examples in the context (Brown et al. 2020 call it few-shot learning) the model infers the "
+        "task from "
         "the text and goes on in the same way. Fine-tuning goes on with training, on other texts; lesson 12 does that.",
-        "c": "It is called in-context *learning*, but no gradient is computed: the examples act through attention, as long "
+        "c": "It is called in-context *learning*, but no gradient is computed: the examples act through attention, "
+        "as long "
         "as they stand in the context.",
         "d": "They can be trained further at any time, all of them or a few (lesson 12).",
     },
@@ -535,18 +543,21 @@ USE_OF_A_GPT = question(
 
 FIRST_LOSS = question(
     "first_loss",
-    "Three runs of a GPT with V = 2048 begin. Run A starts at a loss of 7.6, run B at 31, run C at 7.6 as well but is at "
+    "Three runs of a GPT with V = 2048 begin. Run A starts at a loss of 7.6, run B at 31, run C at 7.6 as well but "
+    "is at "
     "0.01 after 100 steps. What do you say?",
     choices={
         "a": "C is the best one, B needs patience.",
-        "b": "A is as it should be (ln 2048 = 7.62: it knows nothing). B is worse than knowing nothing: its logits are too "
+        "b": "A is as it should be (ln 2048 = 7.62: it knows nothing). B is worse than knowing nothing: its logits "
+        "are too "
         "large at birth. C sees its answers: look at the mask and at the shift of the targets.",
         "c": "All are fine; first losses depend on chance.",
         "d": "A and C are broken, because a fresh model cannot have exactly the same loss twice.",
     },
     explanations={
         "a": "A loss near 0 on stories in which names and colours are drawn at random is impossible without cheating.",
-        "b": "Yes. Guessing evenly costs ln V, whatever the data. It is the cheapest test there is of a new model, and a "
+        "b": "Yes. Guessing evenly costs ln V, whatever the data. It is the cheapest test there is of a new model, "
+        "and a "
         "loss that is too good is the symptom of a leak.",
         "c": "Chance moves the first loss by hundredths, not by factors.",
         "d": "Every fresh model spreads its probability nearly evenly, so its loss is nearly ln V.",
