@@ -46,7 +46,7 @@ def too_late(draw: Draw) -> tuple[Tensor, Tensor, int]:
 
 def too_early(draw: Draw) -> tuple[Tensor, Tensor, int]:
     ids, T = text(draw)
-    return ids, torch.tensor([3, -draw.integer(1, 3)]), T
+    return ids, torch.tensor([draw.integer(2, 9), -1]), T
 
 
 # ---- laws
@@ -222,6 +222,16 @@ WINDOWS = exercise(
         ),
     },
     right={"by slices": sliced_checked, "all windows unfolded": unfolded, "by lists": in_lists},
+    equivalent={
+        "- -> +": "an index beyond the end raises an error by itself",
+        "1 -> -1": "an index beyond the end raises an error by itself",
+        "1 -> 0": "an index beyond the end raises an error by itself",
+        "T - 1 -> 1": "an index beyond the end raises an error by itself",
+        "T - 1 -> T": "an index beyond the end raises an error by itself",
+        "int(starts.max()) -> starts.max()": "a tensor of one number compares as the number",
+        "int(starts.min()) -> starts.min()": "a tensor of one number compares as the number",
+        "len(starts) and (not 0 <= int(starts.min()) <= int(starts.max()) <= last): -> not 0 <= int(starts.min()) <= int(starts.max()) <= last:": "a batch has a window at least",
+    },
 )
 
 EXERCISES = [WINDOWS]

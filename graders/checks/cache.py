@@ -303,6 +303,18 @@ ATTEND = exercise(
         ),
     },
     right={"position by position": one_by_one, "torch's kernel": fused, "into a room": in_a_room},
+    equivalent={
+        "(q.shape[-2], -> (q.shape[--2],": "of four axes the third is the last but one",
+        "(q.shape[-2], -> (q.shape[2],": "of four axes the third is the last but one",
+        "dim=-2)) -> dim=--2))": "of four axes the third is the last but one",
+        "dim=-2)) -> dim=2))": "of four axes the third is the last but one",
+        "dim=-2), -> dim=--2),": "of four axes the third is the last but one",
+        "dim=-2), -> dim=2),": "of four axes the third is the last but one",
+        "keys.shape[-2]) -> keys.shape[--2])": "of four axes the third is the last but one",
+        "keys.shape[-2]) -> keys.shape[2])": "of four axes the third is the last but one",
+        "keys.transpose(-2, -> keys.transpose(--2,": "of four axes the third is the last but one",
+        "keys.transpose(-2, -> keys.transpose(2,": "of four axes the third is the last but one",
+    },
 )
 
 # ---- cache_bytes

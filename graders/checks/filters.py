@@ -446,6 +446,10 @@ TOP_K = exercise(
             lambda logits, k: torch.full_like(logits, -INF).scatter(-1, logits.topk(k).indices, logits.topk(k).values)
         ),
     },
+    equivalent={
+        "logits.shape[-1]), dim=-1) -> logits.shape[-1]))": "topk takes the last axis unless told otherwise",
+        "logits.topk(min(k, logits.shape[-1]), -> logits.topk(min(logits.shape[-1], k),": "the smaller of two, in either order",
+    },
 )
 
 # ---- top_p
@@ -646,6 +650,14 @@ TOP_P = exercise(
         "by the least logit": p_guard(lambda logits, p: logits if p == 1 else by_least(logits, p)),
         "token by token": RIGHT_P,
         "masked in sorted order": sorted_filter(crossing),
+    },
+    equivalent={
+        "1: -> -1:": "only a vocabulary of thousands makes the sum round past 1",
+        "1: -> 0:": "only a vocabulary of thousands makes the sum round past 1",
+        "1: -> 2:": "only a vocabulary of thousands makes the sum round past 1",
+        "p == 1: -> False:": "only a vocabulary of thousands makes the sum round past 1",
+        ">= -> >": "where a sum meets p exactly rounding decides, so no input has such a sum",
+        "logits.sort(dim=-1, descending=True) -> logits.sort(descending=True)": "sort takes the last axis unless told otherwise",
     },
 )
 

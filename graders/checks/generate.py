@@ -294,6 +294,11 @@ GREEDY = exercise(
             ids, logits.argmax(-1, keepdim=True).eq(torch.arange(logits.shape[-1])).float(), stop
         ),
     },
+    equivalent={
+        "-1].argmax(dim=-1) -> -1].argmax(dim=--1)": "the last of two axes is the second",
+        "-1].argmax(dim=-1) -> -1].argmax(dim=1)": "the last of two axes is the second",
+        "dim=1) -> dim=-1)": "the last of two axes is the second",
+    },
 )
 
 # ---- draw

@@ -32,10 +32,9 @@ def double_gradients(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def one_empty(draw: Draw) -> tuple[Tensor, Tensor]:
-    """One batch without any target: its mean is 0, and does not count."""
-    means, counts = draw.normal(3, 4) + 2, torch.tensor([5, 0, 3])
-    means[1] = 0
-    return means, counts
+    """A single target in all: the batches without one have the mean 0, which does not count."""
+    means, counts = draw.normal(3, 4) + 2, torch.tensor([0, 1, 0])
+    return means * counts[:, None], counts
 
 
 def all_empty(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -106,7 +105,7 @@ POOLED = exercise(
         requires("losses of batches of unequal size", 1, losses, law=between),
         requires("gradients of a matrix", 1, gradients, law=between),
         requires("double precision", 1, double_gradients, run=with_dtype, law=between),
-        requires("a batch without a target does not count", 1, one_empty, law=between),
+        requires("batches without a target do not count", 1, one_empty, law=between),
         requires("no target at all: 0, and no NaN", 1, all_empty, law=between),
     ],
     wrong={

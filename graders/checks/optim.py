@@ -33,7 +33,7 @@ def one_number(draw: Draw) -> tuple[Any, ...]:
 def newborn(draw: Draw) -> tuple[Any, ...]:
     """The very first step, with everything but the rate left as it is; gradients of very different sizes."""
     w = draw.normal(4, 3)
-    g = draw.normal(4, 3) * torch.tensor([1e-3, 1.0, 1e3])
+    g = draw.normal(4, 3).sign() * torch.tensor([3e-7, 1.0, 1e3])  # eps shows in the smallest
     return w, g, torch.zeros(4, 3), torch.zeros(4, 3), 1, 0.01
 
 
@@ -54,6 +54,12 @@ def schedule(warmup: int | None = None, floor: float | None = None) -> Callable[
         return (w, total) if floor is None else (w, total, floor)
 
     return inputs
+
+
+def short_fall(draw: Draw) -> tuple[int, int, float]:
+    """One step of the run is left for the cosine."""
+    warmup = draw.integer(4, 7)
+    return warmup, warmup + 1, 0.1
 
 
 def gradients(size: float) -> Callable[[Draw], tuple[list[Tensor], float]]:
@@ -96,7 +102,7 @@ def as_torch(found: Any, weight: Tensor, gradients: Tensor) -> str | None:
 def first_is_a_sign(found: Any, w: Tensor, g: Tensor, _m: Tensor, _v: Tensor, _step: int, lr: float) -> str | None:
     """The law of Adam's first step: every number moves by the rate, whatever its gradient's size."""
     moved = (found[0] - w * (1 - 0.1 * lr)) / -lr
-    off = (moved - g.sign()).abs() > 0.01
+    off = (moved - g.sign()).abs() > 0.1
     if off.any():
         at = tuple(off.nonzero()[0].tolist())
         return (
@@ -380,7 +386,7 @@ SCHEDULE = exercise(
         requires("the warm-up", 1, schedule(), run=only_warmup),
         requires("the cosine", 2, schedule(), run=every_step, law=learns),
         requires("a floor", 1, schedule(floor=0.2), run=every_step, law=learns),
-        requires("at its end, and beyond, it stays at the floor", 1, schedule(floor=0.1), run=beyond),
+        requires("at its end, and beyond, it stays at the floor", 1, short_fall, run=beyond),
         requires("no warm-up", 1, schedule(warmup=0), run=every_step, law=learns),
     ],
     wrong={
@@ -465,6 +471,12 @@ SCHEDULE = exercise(
         ),
     },
     right={"by a sine": by_pieces, "by tensors": by_tensors, "out of parts": curve()},
+    equivalent={
+        "max(1, -> max(-1,": "no run is all warm-up",
+        "max(1, -> max(0,": "no run is all warm-up",
+        "max(1, total - warmup)) -> max(total - warmup, 1))": "the larger of two, in either order",
+        "min(1.0, (step - warmup) / max(1, total - warmup)) -> min((step - warmup) / max(1, total - warmup), 1.0)": "the smaller of two, in either order",
+    },
 )
 
 # ---- clip_by_norm

@@ -53,22 +53,24 @@ def no_targets(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def certain(draw: Draw) -> tuple[Tensor, Tensor]:
-    """A model that is very sure, and wrong at one place: its probability underflows."""
+    """A model that is very sure, and wrong at the one place that counts: its probability underflows."""
     logits, targets = predictions(draw)
     logits = 200 * F.one_hot(targets, logits.shape[-1]).float()
-    targets[1, 1] = (targets[1, 1] + 1) % logits.shape[-1]
-    return logits, targets
+    wrong = torch.full_like(targets, IGNORED)
+    wrong[1, 1] = (targets[1, 1] + 1) % logits.shape[-1]
+    return logits, wrong
 
 
 def halves(draw: Draw) -> tuple[Tensor, Tensor]:
+    """In bfloat16, and a single position in each row."""
     logits, targets = predictions(draw)
-    return logits.bfloat16(), targets
+    return logits[:, :1].bfloat16(), targets[:, :1]
 
 
 def misfit(draw: Draw) -> tuple[Tensor, Tensor]:
-    """Targets of the unshifted length."""
+    """A column of targets is missing."""
     logits, targets = predictions(draw)
-    return logits, torch.cat((targets, targets[:, :1]), dim=1)
+    return logits, targets[:, 1:]
 
 
 def some_loss(draw: Draw) -> tuple[float]:
@@ -263,6 +265,9 @@ SHIFT = exercise(
         ),
     },
     right={"row by row": by_rows, "by where": by_where, "by rolling": by_rolling},
+    equivalent={
+        "ids.shape[1], -> ids.shape[-1],": "the last of two axes is the second",
+    },
 )
 
 # ---- next_token_loss
@@ -441,6 +446,9 @@ LOSS = exercise(
         ),
     },
     right={"torch's kernel": fused, "classes on the second axis": by_channels, "only the real places": selected},
+    equivalent={
+        "0).unsqueeze(-1)).squeeze(-1) -> 1).unsqueeze(-1)).squeeze(-1)": "any id will do where nothing counts",
+    },
 )
 
 # ---- perplexity
@@ -487,6 +495,11 @@ PERPLEXITY = exercise(
         "by torch": lambda loss: torch.tensor(loss, dtype=torch.float64).exp().item(),
         "by a try": lambda loss: float(torch.exp(torch.as_tensor(loss).double())),
         "a power of e": lambda loss: math.e**loss if loss < 709 else float("inf"),
+    },
+    equivalent={
+        "700 -> 699": "exp is finite up to 709, so the border may lie anywhere near",
+        "700 -> 701": "exp is finite up to 709, so the border may lie anywhere near",
+        "< -> <=": "exp is finite up to 709, so the border may lie anywhere near",
     },
 )
 
