@@ -230,7 +230,8 @@ WINDOWS = exercise(
         "T - 1 -> T": "an index beyond the end raises an error by itself",
         "int(starts.max()) -> starts.max()": "a tensor of one number compares as the number",
         "int(starts.min()) -> starts.min()": "a tensor of one number compares as the number",
-        "len(starts) and (not 0 <= int(starts.min()) <= int(starts.max()) <= last): -> not 0 <= int(starts.min()) <= int(starts.max()) <= last:": "a batch has a window at least",
+        "len(starts) and (not 0 <= int(starts.min()) <= int(starts.max()) <= last): -> not 0 <= "
+        "int(starts.min()) <= int(starts.max()) <= last:": "a batch has a window at least",
     },
 )
 

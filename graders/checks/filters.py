@@ -448,7 +448,9 @@ TOP_K = exercise(
     },
     equivalent={
         "logits.shape[-1]), dim=-1) -> logits.shape[-1]))": "topk takes the last axis unless told otherwise",
-        "logits.topk(min(k, logits.shape[-1]), -> logits.topk(min(logits.shape[-1], k),": "the smaller of two, in either order",
+        "logits.topk(min(k, logits.shape[-1]), -> logits.topk(min(logits.shape[-1], k),": (
+            "the smaller of two, in either order"
+        ),
     },
 )
 
@@ -657,7 +659,9 @@ TOP_P = exercise(
         "1: -> 2:": "only a vocabulary of thousands makes the sum round past 1",
         "p == 1: -> False:": "only a vocabulary of thousands makes the sum round past 1",
         ">= -> >": "where a sum meets p exactly rounding decides, so no input has such a sum",
-        "logits.sort(dim=-1, descending=True) -> logits.sort(descending=True)": "sort takes the last axis unless told otherwise",
+        "logits.sort(dim=-1, descending=True) -> logits.sort(descending=True)": (
+            "sort takes the last axis unless told otherwise"
+        ),
     },
 )
 

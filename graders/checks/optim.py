@@ -475,7 +475,9 @@ SCHEDULE = exercise(
         "max(1, -> max(-1,": "no run is all warm-up",
         "max(1, -> max(0,": "no run is all warm-up",
         "max(1, total - warmup)) -> max(total - warmup, 1))": "the larger of two, in either order",
-        "min(1.0, (step - warmup) / max(1, total - warmup)) -> min((step - warmup) / max(1, total - warmup), 1.0)": "the smaller of two, in either order",
+        "min(1.0, (step - warmup) / max(1, total - warmup)) -> min((step - warmup) / max(1, total - warmup), 1.0)": (
+            "the smaller of two, in either order"
+        ),
     },
 )
 
