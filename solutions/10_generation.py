@@ -653,8 +653,8 @@ cache_growth([tokenizer.decode([i]).strip() or "␣" for i in shown], 4, one_tok
 # %%
 def unmasked(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Attention with a cache that forgets the mask."""
-    keys, values = torch.cat((keys, k), dim=-2), torch.cat((values, v), dim=-2)
-    return (q @ keys.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1) @ values, keys, values
+    _, keys, values = cached_attend(q, k, v, keys, values)
+    return torch.nn.functional.scaled_dot_product_attention(q, keys, values), keys, values
 
 
 def second_half(row: list[int], attend=None, frozen: bool = False) -> list[float]:
