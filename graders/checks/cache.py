@@ -443,7 +443,7 @@ MASK_IN_USE = question(
     },
     explanations={
         "a": "Hiding the answers is its purpose in training. But the weights are made for vectors that have seen only "
-        "what came before; feed them others, and the model is no longer the one that was trained. Section 7 "
+        "what came before; feed them others, and the model is no longer the one that was trained. Section 9 "
         "measures it.",
         "b": "Yes. The one case where no mask must be written down is a single new token with a cache: it may see all "
         "that is there, and a row of the mask with nothing hidden can be left out.",

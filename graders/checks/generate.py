@@ -475,7 +475,7 @@ CAN_CHANGE = question(
         "used a second time either; the ids are there. (Search methods such as beam search may drop a whole text for "
         "another one, but no text is edited.)",
         "b": "Yes. Each position is a function of itself and what stands before it. That is why their keys and values "
-        "can be kept, which is the KV cache of section 6.",
+        "can be kept, which is the KV cache of section 8.",
         "c": "Their weights are shared out over the tokens up to themselves. For *red* these are the same five as "
         "before. Only the new position has one more key to look at.",
         "d": "Attention under the causal mask only looks back. *red* does not attend to *kite*; *kite* attends to "
