@@ -83,8 +83,10 @@ def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) ->
         return f"expected dtype {expected.dtype}, got {got.dtype}"
     a, b = expected.to(torch.float64), got.to(torch.float64)
     same = (a == b) | (a.isnan() & b.isnan())
-    close = (a - b).abs() <= absolute + relative * a.abs()  # False where either is NaN or infinite
-    wrong = ~(same | (close & b.isfinite()))
+    close = (
+        a - b
+    ).abs() <= absolute + relative * a.abs()  # False where either is NaN, and inf <= inf where a is infinite
+    wrong = ~(same | (close & a.isfinite() & b.isfinite()))
     if not wrong.any():
         return None
     place = wrong.nonzero()[0].tolist()

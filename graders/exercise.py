@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from graders.draw import Draw
+from graders.subject import Failure
 
 Inputs = Callable[[Draw], tuple[Any, ...]]
 
@@ -27,6 +28,16 @@ def plainly(answer: Callable[..., Any], *inputs: Any) -> Any:
 def with_gradients(answer: Any, *inputs: Any) -> Any:
     """Call the answer and send a gradient back: (value, gradient of each float tensor among the inputs)."""
     return answer.gradients(*inputs)
+
+
+def refusal(answer: Callable[..., Any], *inputs: Any) -> Any:
+    """What becomes of inputs that make no sense: "refused" where an error says so, else what the answer gives."""
+    try:
+        return answer(*inputs)
+    except Failure as failure:
+        if failure.kind in ("ValueError", "AssertionError", "IndexError", "RuntimeError"):
+            return "refused"
+        raise
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,9 @@ def test_packed_documents_do_not_see_each_other(documents: list[list[int]]):
 def test_windows_are_pieces_of_the_text():
     """A window's targets are its ids one further, and the last start reaches the last id."""
     ids = torch.arange(50, 60)
-    batch = windows(ids, torch.tensor([0, 6]), 3)
-    assert batch.ids.tolist() == [[50, 51, 52], [56, 57, 58]]
-    assert batch.targets.tolist() == [[51, 52, 53], [57, 58, 59]]
+    inputs, targets = windows(ids, torch.tensor([0, 6]), 3)
+    assert inputs.tolist() == [[50, 51, 52], [56, 57, 58]]
+    assert targets.tolist() == [[51, 52, 53], [57, 58, 59]]
     for start in (-1, 7):
         with pytest.raises(ValueError, match=r"do not lie in 0 \.\.\. 6"):
             windows(ids, torch.tensor([start]), 3)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.sampling import beam
-from tinytrans.sampling.beam import Beams, beam_search, length_score
+from tinytrans.sampling.beam import Beams, beam_search, extend_beams, length_score
 from tinytrans.sampling.generate import generate, pad_left
 
 V, N = 5, 4
@@ -178,3 +178,14 @@ def test_what_cannot_be_searched_is_refused(options: dict[str, int], message: st
     """Sizes without meaning, and more than fits max_len, raise ValueError and are named."""
     with pytest.raises(ValueError, match=message):
         beam_search(model(), PROMPTS, **options)
+
+
+def test_beams_extend_by_the_best_of_all_ways() -> None:
+    """Of all W V ways on, in any order, the n best are found, with the text and the token that make each."""
+    torch.manual_seed(3)
+    scores, log_p = torch.randn(2, 3), torch.randn(2, 3, 5).log_softmax(-1)
+    sums, parents, tokens = extend_beams(scores, log_p, 4)
+    for b in range(2):
+        ways = sorted(((scores[b, w] + log_p[b, w, t]).item(), w, t) for w in range(3) for t in range(5))[::-1][:4]
+        assert [(w, t) for _, w, t in ways] == list(zip(parents[b].tolist(), tokens[b].tolist(), strict=True))
+        assert sums[b].tolist() == pytest.approx([total for total, _, _ in ways])

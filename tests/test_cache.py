@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tinytrans.nn.cache import KVCache, RollingCache
+from tinytrans.nn.cache import KVCache, RollingCache, cache_bytes, cached_attend
 
 L, B, S, G, K = 2, 3, 8, 4, 5
 
@@ -145,3 +145,24 @@ def test_a_rolling_cache_is_reordered_too() -> None:
         cache.reorder(torch.tensor([2, 0, 0]))
     for a, b in zip(fill(full, 1, seed=50), fill(rolling, 1, seed=50), strict=True):
         assert torch.equal(b, a[:, :, -4:])
+
+
+@pytest.mark.parametrize("chunks", [[7], [1] * 7, [3, 1, 2, 1]])
+def test_attention_with_a_cache_is_causal_attention(chunks: list[int]) -> None:
+    """However the sequence is cut, the outputs are those of causal attention over all of it; the cache holds it all."""
+    q, k, v = (torch.randn(B, G, 7, width, dtype=torch.float64) for width in (K, K, K + 1))
+    keys, values, found = k[:, :, :0], v[:, :, :0], []
+    for new in zip(*(x.split(chunks, dim=2) for x in (q, k, v)), strict=True):
+        output, keys, values = cached_attend(*new, keys, values)
+        found.append(output)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(torch.cat(found, dim=2), expected)
+    assert torch.equal(keys, k)
+    assert torch.equal(values, v)
+
+
+def test_the_formula_is_what_is_allocated() -> None:
+    """cache_bytes counts what a KVCache of that many positions takes up, grouped heads and half precision included."""
+    for dtype in (torch.float32, torch.bfloat16):
+        cache = KVCache(L, B, S, G, K, dtype=dtype)
+        assert cache.nbytes == cache_bytes(L, B, S, 4 * G * K, 4 * G, G, dtype.itemsize)

@@ -14,7 +14,7 @@ from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling import generate, sample, stream
-from tinytrans.sampling.generate import pad_left
+from tinytrans.sampling.generate import draw, greedy_step, pad_left
 
 V = 17
 PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -269,3 +269,33 @@ def test_generation_on_a_gpu() -> None:
     for use in (True, False):
         out = generate(gpt, PROMPT.to("cuda"), max_new_tokens=40, temperature=0.0, use_cache=use)
         assert torch.equal(out.cpu(), expected)
+
+
+def test_a_greedy_step_is_one_of_greedy_generation() -> None:
+    """Steps of the readable function, each reading the whole text, give what `generate` gives at temperature 0."""
+    gpt, ids = model(), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    expected = generate(gpt, ids, max_new_tokens=5, temperature=0.0)
+    for _ in range(5):
+        ids = greedy_step(ids, gpt(ids))
+    assert torch.equal(ids, expected)
+
+
+def test_an_ended_row_stays_ended() -> None:
+    """A row whose last id is the stop gets it again; one that met it earlier goes on."""
+    ids, logits = torch.tensor([[1, 3], [3, 1]]), torch.zeros(2, 2, 5)
+    logits[:, :, 2] = 1
+    assert greedy_step(ids, logits, 3).tolist() == [[1, 3, 3], [3, 1, 2]]
+
+
+def test_drawing_follows_the_distribution() -> None:
+    """Even chances 0, 1/n, 2/n, ... fall on each id as often as its probability says, on an impossible one never."""
+    probabilities, n = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0]), 1000
+    drawn = draw(probabilities.expand(n, -1), torch.arange(n) / n)
+    assert drawn.bincount(minlength=6).tolist() == pytest.approx([0, 200, 0, 500, 300, 0], abs=1)
+
+
+@pytest.mark.parametrize("total", [0.99, 1.01])
+def test_drawing_survives_rounding(total: float) -> None:
+    """Where the sum is a little off 1 the largest chance below 1 still falls on the last possible id."""
+    probabilities = torch.tensor([0.5, 0.5, 0.0, 0.0]) * total
+    assert draw(probabilities, torch.tensor(1 - 2**-24)).item() == 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinytrans.training.checkpoint import CheckpointError
 from tinytrans.training.feed import draw, to_device
 from tinytrans.training.journal import History, append_record, read_records
-from tinytrans.training.loop import evaluating, fit, gradient
+from tinytrans.training.loop import evaluating, fit, gradient, pooled
 from tinytrans.training.optim import adamw, muon, wsd
 
 Batch = tuple[Tensor, Tensor]
@@ -370,3 +370,26 @@ def test_counts_begin_at_one(wrong: dict[str, int]) -> None:
     """Accumulating no batch and recording every 0 steps are refused."""
     with pytest.raises(ValueError, match="count from 1, not"):
         run(2, **wrong)
+
+
+def test_pooled_means_are_the_mean_of_all() -> None:
+    """Means over 1, 3 and 0 numbers, weighed by their counts, are the mean over all four; without any it is 0."""
+    parts = [torch.randn(1, 2), torch.randn(3, 2)]
+    means = torch.stack([part.mean(0) for part in parts] + [torch.zeros(2)])
+    torch.testing.assert_close(pooled(means, torch.tensor([1, 3, 0])), torch.cat(parts).mean(0))
+    assert not pooled(torch.zeros(2, 2), torch.tensor([0, 0])).any()
+
+
+def test_an_accumulated_gradient_is_pooled() -> None:
+    """The gradient over several batches is that of each batch's mean loss, pooled by their targets."""
+    model, parts = (
+        build(),
+        [(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3, dtype=torch.long)) for _ in range(2)],
+    )
+    parts[1][1][0] = -100  # three targets fewer
+    grads = []
+    for part in parts:
+        gradient(model, [part], total)
+        grads.append(model[1].weight.grad.clone())
+    gradient(model, parts, total)
+    torch.testing.assert_close(model[1].weight.grad, pooled(torch.stack(grads), torch.tensor([6, 3])))

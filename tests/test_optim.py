@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinytrans.training.muon import Muon, orthogonalize
-from tinytrans.training.optim import Optimizers, adamw, adamw_step, muon, warmup_cosine, wsd
+from tinytrans.training.optim import Optimizers, adamw, adamw_step, clip_by_norm, muon, warmup_cosine, wsd
 
 SCHEDULES = {
     "cosine": partial(warmup_cosine, warmup=7, total=50),
@@ -231,3 +231,16 @@ def test_both_learn(build: partial) -> None:
     for group in still.param_groups:
         group["lr"] = 0.0
     assert learn(model, still, 1) == learn(model, still, 5)
+
+
+@pytest.mark.parametrize("largest", [0.1, 2.0, 100.0])
+def test_clipping_is_torchs(largest: float) -> None:
+    """Gradients clipped by their common norm are those of torch's clip_grad_norm_; short ones, and zeros, stay."""
+    torch.manual_seed(4)
+    gradients = [torch.randn(3, 5), torch.randn(7)]
+    weights = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient.clone()
+    nn.utils.clip_grad_norm_(weights, largest)
+    torch.testing.assert_close(clip_by_norm(gradients, largest), [weight.grad for weight in weights])
+    assert not clip_by_norm([torch.zeros(3)], largest)[0].any()

@@ -108,6 +108,43 @@ def test_names_must_fit() -> None:
         widgets.look_around(WEIGHTS, WORDS[:2])
 
 
+def test_bars_tell_their_numbers() -> None:
+    """The description of bars names the greatest of each group and how many are 0; numbers must fit the labels."""
+    alt = plots.bars({"before": [0.2, 0.5, 0.3], "after": [0.0, 1.0, 0.0]}, WORDS, y_label="chance").alt
+    assert "before: cat 0.5, sat 0.3, the 0.2; 0 of 3 are 0." in alt
+    assert "after: cat 1; 2 of 3 are 0." in alt
+    with pytest.raises(ValueError, match="before has 2 numbers for 3 labels"):
+        plots.bars({"before": [0.2, 0.5]}, WORDS)
+
+
+def test_sliders_shape_the_chances() -> None:
+    """Each slider is handed on: what `shape` gives for the three values is what is shown, and what is 0 is cut off."""
+
+    def shape(t: float, k: int, p: float) -> torch.Tensor:
+        return torch.tensor([0.7 if t == 1 else 0.5, 0.3, 0.0 if k < 3 or p < 1 else 0.2])
+
+    temperature, top_k, top_p, view = widgets.shape_chances(shape, WORDS).widget().children
+    assert "70.0 %" in view.value
+    temperature.value, top_k.value = 2.0, 2
+    assert "50.0 %" in view.value
+    assert "cut off" in view.value
+    top_k.value = 3
+    assert "cut off" not in view.value
+    top_p.value = 0.5
+    assert "cut off" in view.value
+    with pytest.raises(ValueError, match=r"\(3,\) chances for 2 tokens"):
+        widgets.shape_chances(shape, WORDS[:2])
+
+
+def test_a_cache_reads_each_token_once() -> None:
+    """With a prompt of 2 a text of 4 costs 2 + 3 + 4 readings without a cache and 4 with one."""
+    growth = widgets.cache_growth(["a", "b", "c", "d"], 2, 10)
+    slider, view = growth.widget().children
+    slider.value = 4
+    assert "9 tokens read so far without a cache, 4 with one, which keeps 40 bytes" in view.value
+    assert "to 9 at 4" in growth.picture.alt
+
+
 @pytest.mark.parametrize("module", [plots, widgets])
 def test_docs_run(module) -> None:
     """The examples in the docstrings are true."""

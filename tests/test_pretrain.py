@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinytrans.training.pretrain import (
+    IGNORED,
     evaluate,
     language_model_loss,
     next_token_loss,
@@ -148,3 +149,15 @@ def test_the_loss_of_pretraining_is_the_models() -> None:
     inputs, targets = counting(3)
     total, count = language_model_loss(model, (inputs, targets))
     assert (total / count).item() == pytest.approx(next_token_loss(model(inputs), targets).item())
+
+
+def test_the_readable_loss_is_the_fused_one() -> None:
+    """`next_token_loss` is the mean of `next_token_sum`, and so are its gradients."""
+    torch.manual_seed(2)
+    logits, targets = torch.randn(3, 4, 7), torch.randint(7, (3, 4))
+    targets[1, 2:] = IGNORED
+    mine, fused = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = next_token_loss(mine, targets)
+    total, count = next_token_sum(fused, targets)
+    torch.testing.assert_close(loss, total / count)
+    torch.testing.assert_close(*torch.autograd.grad(loss, mine), *torch.autograd.grad(total / count, fused))

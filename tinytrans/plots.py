@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
+HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo")
 DASHES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
 MOST_ROWS = 12  # of a heat map that its description goes through one by one
 Line = tuple[Sequence[float], Sequence[float]]
@@ -121,6 +122,36 @@ def curves(
     return Picture(figure, f"Lines, {title or y_label}: {y_label} over {x_label}. {told}")
 
 
+def bars(
+    groups: Mapping[str, Sequence[float]],
+    labels: Sequence[str],
+    *,
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+) -> Picture:
+    """Name -> one number for each label, side by side; each name has its own colour and hatching."""
+    figure = Figure(figsize=(max(5.6, 0.5 * len(labels) + 1.6), 3.4), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(groups)
+    styles = zip(cycle(COLOURS), cycle(HATCHES), strict=False)  # without end
+    for i, ((name, numbers), (colour, hatch)) in enumerate(zip(groups.items(), styles, strict=False)):
+        if len(numbers) != len(labels):
+            raise ValueError(f"{name} has {len(numbers)} numbers for {len(labels)} labels")
+        places = [at + (i - (len(groups) - 1) / 2) * width for at in range(len(labels))]
+        axis.bar(places, numbers, width, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3, label=name)
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    axis.title.set_fontsize(10)
+    axis.set_xticks(
+        range(len(labels)), labels=list(labels), rotation=45 if len(labels) > 6 else 0, ha="right", fontsize=8
+    )
+    axis.grid(axis="y", alpha=0.3)
+    if len(groups) > 1:
+        axis.legend(fontsize=9)
+    told = " ".join(describe_bars(name, numbers, labels) for name, numbers in groups.items())
+    return Picture(figure, f"Bars, {title or y_label}: {y_label} for {len(labels)} labels. {told}")
+
+
 def limits(matrices: Iterable[Tensor]) -> tuple[float, float]:
     """The least and the greatest finite number of some matrices, and never twice the same."""
     finite = torch.cat([m[m.isfinite()] for m in matrices])
@@ -185,3 +216,14 @@ def describe_line(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
         f"{name}: from {ys[0]:.3g} at {xs[0]:.3g} to {ys[-1]:.3g} at {xs[-1]:.3g}, "
         f"lowest {ys[low]:.3g} at {xs[low]:.3g}, highest {ys[high]:.3g} at {xs[high]:.3g}."
     )
+
+
+def describe_bars(name: str, numbers: Sequence[float], labels: Sequence[str]) -> str:
+    """Bars in words: the greatest numbers with their labels, and how many there are of 0.
+
+    >>> describe_bars("now", [0.5, 0.0], ["cat", "dog"])
+    'now: cat 0.5; 1 of 2 are 0.'
+    """
+    order = sorted(range(len(numbers)), key=lambda i: -numbers[i])
+    greatest = ", ".join(f"{labels[i]} {numbers[i]:.3g}" for i in order[:5] if numbers[i])
+    return f"{name}: {greatest}; {sum(not number for number in numbers)} of {len(numbers)} are 0."

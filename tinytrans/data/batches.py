@@ -89,17 +89,20 @@ def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) 
     return Batch(torch.from_numpy(ids), torch.from_numpy(targets), mask)
 
 
-def windows(ids: Tensor, starts: Tensor, T: int) -> Batch:
-    """Windows of T positions from one long sequence of ids (N,), at starts (B,), which reach N - T - 1 at most.
+def windows(ids: Tensor, starts: Tensor, T: int) -> tuple[Tensor, Tensor]:
+    """Windows of T positions from one long sequence of ids (N,), at starts (B,) -> inputs (B, T), targets (B, T).
 
-    >>> windows(torch.arange(9), torch.tensor([0, 5]), T=3).targets.tolist()
+    A target is the id after its input's, so a window takes T + 1 ids and starts at N - T - 1 at the latest; raises
+    ValueError for starts that are later, or below 0.
+
+    >>> windows(torch.arange(9), torch.tensor([0, 5]), T=3)[1].tolist()
     [[1, 2, 3], [6, 7, 8]]
     """
     last = len(ids) - T - 1
     if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) <= last:
         raise ValueError(f"starts {starts.tolist()} do not lie in 0 ... {last}, the windows of {T} in {len(ids)} ids")
     at = starts[:, None] + torch.arange(T, device=starts.device)
-    return Batch(ids[at], ids[at + 1])
+    return ids[at], ids[at + 1]
 
 
 class Batches(ABC):
@@ -209,4 +212,4 @@ class WindowBatches(Batches):
 
     def __getitem__(self, step: int) -> Batch:
         starts = np.random.default_rng([self.seed, step]).integers(len(self.ids) - self.T, size=self.batch_size)
-        return windows(self.ids, torch.from_numpy(starts), self.T)
+        return Batch(*windows(self.ids, torch.from_numpy(starts), self.T))

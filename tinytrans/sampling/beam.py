@@ -39,6 +39,21 @@ def length_score(log_p: Tensor, n: int, penalty: float) -> Tensor:
     return log_p / n**penalty
 
 
+def extend_beams(scores: Tensor, log_p: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The n best ways on: log-probabilities of W texts (..., W) and of their next tokens (..., W, V) -> three (..., n).
+
+    The new scores, best first, the text that each goes on from (0 ... W - 1), and the token by which. A text's score is
+    the sum of its tokens' log-probabilities; n is at most W V. Several of the best may come from one text, and none
+    from another.
+
+    >>> extend_beams(torch.tensor([-1.0, -2.0]), torch.tensor([[-3.0, -4.0], [-9.0, -0.5]]), n=2)
+    (tensor([-2.5000, -4.0000]), tensor([1, 0]), tensor([1, 0]))
+    """
+    V = log_p.shape[-1]
+    top = (scores[..., None] + log_p).flatten(-2).topk(n)
+    return top.values, top.indices // V, top.indices % V
+
+
 def beam_search(
     model: LanguageModel,
     ids: Tensor,
@@ -81,10 +96,11 @@ def beam_search(
         ending = stops if n < n_max else torch.arange(V, device=ids.device)  # at last all end
         good = scores.masked_fill(scores < last, NEVER)
         done = best(done, alive, length_score(good, n, length_penalty), ending, n_max)
-        scores = scores.index_fill(-1, stops, NEVER)
-        top = scores.flatten(1).topk(min(W, width * V))  # the best V^n are all there are
-        parents, tokens = top.indices // V, top.indices % V  # (B, width of the next step)
-        alive = Beams(torch.cat((alive.ids[rows, parents], tokens[:, :, None]), dim=-1), top.values)
+        going_on = log_p.view(B, width, V).index_fill(-1, stops, NEVER)
+        sums, parents, tokens = extend_beams(
+            alive.scores, going_on, min(W, width * V)
+        )  # the best V^n are all there are
+        alive = Beams(torch.cat((alive.ids[rows, parents], tokens[:, :, None]), dim=-1), sums)
         if n == n_max or hopeless(alive, done, n, n_max, length_penalty):
             break
         if cache is not None:

@@ -25,8 +25,9 @@ def temperature(logits: Tensor, t: float) -> Tensor:
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Only the k largest stay, all V of them if k > V; of equals, as many as there is room for.
+    """Only the k largest stay, all V of them if k > V; the rest becomes -inf.
 
+    Of equals at the border as many stay as there is room for (all of them would be as good).
     Raises ValueError unless k >= 1. Source: Fan et al. 2018, section 5.1, arXiv 1805.04833.
 
     >>> top_k(torch.tensor([1.0, 3.0, 2.0]), 2)
@@ -39,9 +40,10 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
-    """The nucleus: of the most probable tokens, the fewest that together reach probability p.
+    """The nucleus stays: of the most probable tokens, the fewest that together reach probability p.
 
-    The one that crosses p is in, so there is always one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
+    The rest becomes -inf; what stays keeps its logit and its place. The token that crosses p is in, so there is always
+    one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
     Source: Holtzman et al. 2019, section 3.1, arXiv 1904.09751.
 
     >>> top_p(torch.tensor([0.2, 0.5, 0.3]).log(), 0.6).exp()

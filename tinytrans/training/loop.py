@@ -119,6 +119,18 @@ def fit(
     return history
 
 
+def pooled(means: Tensor, counts: Tensor) -> Tensor:
+    """Means over batches of unequal size -> the mean over all their tokens: means (n, ...), counts (n,) -> (...).
+
+    Losses or gradients, each the mean over its own counts[i] targets. Without any target it is 0.
+
+    >>> pooled(torch.tensor([1.0, 5.0]), torch.tensor([3, 1]))
+    tensor(2.)
+    """
+    weights = counts / counts.sum().clamp(min=1)
+    return torch.einsum("n,n...->...", weights.to(means.dtype), means)
+
+
 def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: bool = False) -> tuple[Tensor, Tensor]:
     """Every `.grad` becomes that of the mean loss over all batches taken as one: -> (mean loss, count), shapes ().
 

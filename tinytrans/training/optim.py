@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from tinytrans.training.muon import Muon
 
 
-def warmup_cosine(step: int, *, warmup: int, total: int, floor: float = 0.0) -> float:
+def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
     """A line up over `warmup` steps, then half a cosine down to `floor` at step `total`: a step < total -> (0, 1].
 
-    Step 0 gives 1 / warmup, never 0: a step at rate 0 learns nothing.
+    Steps count from 0. Step 0 gives 1 / warmup, never 0: a step at rate 0 learns nothing. Step warmup - 1 gives 1, and
+    so does step warmup, where the cosine begins; from step total on the factor stays at the floor.
     Source: Loshchilov and Hutter 2017, arXiv 1608.03983.
 
     >>> [round(warmup_cosine(step, warmup=2, total=6), 3) for step in range(6)]
@@ -38,7 +41,7 @@ def wsd(step: int, *, warmup: int, total: int, decay: int) -> float:
 
 
 def adamw_step(
-    weight: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: int, *,
+    weight: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: int,
     lr: float, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8, weight_decay: float = 0.1,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One step of AdamW: a weight, its gradient, the running means m of g and v of g^2 -> the next (weight, m, v).
@@ -55,6 +58,20 @@ def adamw_step(
     v_hat = v / (1 - b2**step)
     weight = weight - lr * weight_decay * weight
     return weight - lr * m_hat / (v_hat.sqrt() + eps), m, v
+
+
+def clip_by_norm(gradients: Sequence[Tensor], largest: float) -> list[Tensor]:
+    """All gradients together as one long vector, no longer than `largest`: the same direction, tensor by tensor.
+
+    g * min(1, largest / ||g||), where ||g|| is the root of the sum of the squares of all numbers in all gradients. What
+    is short enough, and what is 0, stays as it is. Source: Pascanu et al. 2013, arXiv 1211.5063.
+
+    >>> clip_by_norm([torch.tensor([3.0]), torch.tensor([4.0])], largest=1.0)
+    [tensor([0.6000]), tensor([0.8000])]
+    """
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    factor = largest / norm.clamp(min=largest)  # 1 where the norm is not larger
+    return [gradient * factor for gradient in gradients]
 
 
 def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.1, betas: tuple[float, float] = (0.9, 0.95)) -> AdamW:

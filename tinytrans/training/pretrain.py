@@ -24,8 +24,8 @@ Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]  # ids, tar
 def shift(ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Every position is asked for the token after it: ids (B, T + 1) -> inputs (B, T), targets (B, T).
 
-    With lengths (B,), how many ids of each row are real, targets past the end are -100. The padding's id could not
-    tell: where it is also the end token, the end must stay a target.
+    With lengths (B,), how many ids of each row are real, targets past the end are -100, which the loss leaves out. The
+    padding's id could not tell: where it is also the end token, the end must stay a target.
 
     >>> shift(torch.tensor([[5, 6, 7, 0]]), torch.tensor([3]))
     (tensor([[5, 6, 7]]), tensor([[   6,    7, -100]]))
@@ -33,7 +33,7 @@ def shift(ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
     inputs, targets = ids[:, :-1], ids[:, 1:]
     if lengths is not None:
         positions = torch.arange(1, ids.shape[1], device=ids.device)
-        targets = targets.masked_fill(positions >= lengths[:, None], IGNORED)
+        targets = targets.masked_fill(positions >= lengths[:, None], -100)
     return inputs, targets
 
 
@@ -46,12 +46,21 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     >>> round(next_token_loss(torch.zeros(1, 2, 10), torch.tensor([[3, -100]])).item(), 4)  # ln 10
     2.3026
     """
-    total, count = next_token_sum(logits, targets)
-    return total / count.clamp(min=1)
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
+        )
+    log_p = logits.float().log_softmax(dim=-1)  # half precision would round small surprises to 0
+    real = targets != -100
+    surprise = -log_p.gather(-1, targets.masked_fill(~real, 0).unsqueeze(-1)).squeeze(-1)  # (B, T)
+    return surprise.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
 
 
 def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The same surprise as a sum, and the number of targets in it, by which batches of unequal size weigh."""
+    """The same surprise as a sum, and the number of targets in it, by which batches of unequal size weigh.
+
+    From one fused kernel: what `fit` differentiates.
+    """
     if logits.shape[:-1] != targets.shape:
         raise ValueError(
             f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
