@@ -71,6 +71,7 @@ class Exercise:
     wrong: tuple[Wrong, ...]
     right: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: MappingProxyType({}))
     oracle: Callable[..., Any] | None = None  # an implementation that is independent of the reference
+    equivalent: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # see graders/survivors.py
     question: Question | None = None
     concept: str = ""
 
@@ -103,10 +104,15 @@ def exercise(
     wrong: Mapping[str, tuple[Callable[..., Any], str]],
     right: Mapping[str, Callable[..., Any]],
     oracle: Callable[..., Any] | None = None,
+    equivalent: Mapping[str, str] | None = None,
 ) -> Exercise:
-    """An exercise on a function. `wrong` maps the mistake's name to (implementation, sentence to the learner)."""
+    """An exercise on a function. `wrong` maps the mistake's name to (implementation, sentence to the learner).
+
+    `equivalent` maps a mutation of the reference that is no mistake, `words before -> words after`, to the reason.
+    """
     rows = tuple(Wrong(mistake, function, sentence) for mistake, (function, sentence) in wrong.items())
-    return Exercise(name, reference, tuple(requirements), rows, MappingProxyType(dict(right)), oracle)
+    known = MappingProxyType(dict(equivalent or {}))
+    return Exercise(name, reference, tuple(requirements), rows, MappingProxyType(dict(right)), oracle, equivalent=known)
 
 
 def question(

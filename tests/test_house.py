@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "tinytrans.training.ppo": {"tinytrans.device", "tinytrans.sampling"},
     "tinytrans.training.grpo": {"tinytrans.device", "tinytrans.sampling"},
     "tinytrans.adapters": set(),
+    "tinytrans.checkpoints": {"tinytrans.models", "tinytrans.tokenizers"},
     "tinytrans.recipes": {"tinytrans"},  # where models, data and training meet
     "tinytrans.plots": {"tinytrans.nn"},
     "tinytrans.widgets": {"tinytrans.nn", "tinytrans.plots"},

@@ -474,6 +474,10 @@ ATTEND_ONE = exercise(
         "the query scaled first": lambda q, k, v: v.T @ F.softmax(k @ (q / q.numel() ** 0.5), dim=-1),
         "fused": one_sdpa,
     },
+    equivalent={
+        "math.sqrt(query.shape[0]) -> math.sqrt(query.shape[-1])": "there is one axis, whatever it is called",
+        "scores.softmax(dim=0) -> scores.softmax(dim=-1)": "there is one axis, whatever it is called",
+    },
 )
 
 # ---- scores
@@ -751,6 +755,9 @@ SOFTMAX = exercise(
         "where, twice": lowest_then_zero,
         "logsumexp": by_logsumexp,
         "by hand": softmax_by_hand,
+    },
+    equivalent={
+        "largest.detach()).exp() -> largest).exp()": "what is taken from all scores cancels, also in the gradient",
     },
 )
 

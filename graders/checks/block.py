@@ -541,6 +541,9 @@ STACK = exercise(
             end=lambda x, place: F.layer_norm(x, x.shape[-1:]) if place == "pre" else x,
         ),
     },
+    equivalent={
+        "layer_norm(x) if place == 'pre' else x -> layer_norm(x)": "after post-norm blocks x is normalised already",
+    },
 )
 
 # ---- gradient_norms
@@ -685,6 +688,10 @@ GRADIENTS = exercise(
         "a leaf for each layer": layerwise,
         "finite differences": differences,
         "linalg": pulled(size=lambda g: torch.linalg.matrix_norm(g)),
+    },
+    equivalent={
+        "gradient.flatten(1).norm(dim=1) -> gradient.flatten(1).norm(dim=-1)": "the same axis from the other end",
+        "w_down.detach().requires_grad_() -> w_down.requires_grad_()": "what no graph leads to is a leaf already",
     },
 )
 

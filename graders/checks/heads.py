@@ -405,6 +405,10 @@ SPLIT = exercise(
         "stacked pieces": lambda x, H: torch.stack(x.split(even_share(x.shape[-1], H), dim=-1), dim=1),
         "permuted": lambda x, H: x.reshape(x.shape[0], x.shape[1], H, x.shape[2] // H).permute(0, 2, 1, 3),
     },
+    equivalent={
+        "D % H: -> False:": "reshape refuses such a width too",
+        "2) -> -2)": "the same axis from the other end",
+    },
 )
 
 # ---- merging
@@ -486,6 +490,10 @@ MERGE = exercise(
         "contiguous": lambda x: x.transpose(1, 2).contiguous().view(x.shape[0], x.shape[2], -1),
         "concatenated": lambda x: torch.cat(list(x.unbind(1)), dim=-1),
         "einsum": lambda x: torch.einsum("bhtk->bthk", x).flatten(2),
+    },
+    equivalent={
+        "2).flatten(2) -> -2).flatten(2)": "the same axis from the other end",
+        "2).flatten(2) -> 2).flatten(-2)": "the same axis from the other end",
     },
 )
 
@@ -660,6 +668,11 @@ WEIGHTS = exercise(
             )
         ),
         "queries scaled": lambda q, k, mask=None: weights_rows(q * 2, k / 2, mask),
+    },
+    equivalent={
+        "dim=-1).nan_to_num(0.0) -> dim=-1).nan_to_num()": "0 is the default",
+        "k.transpose(-2, -> k.transpose(--2,": "the same axis from the other end",
+        "k.transpose(-2, -> k.transpose(2,": "the same axis from the other end",
     },
 )
 

@@ -192,6 +192,9 @@ CAUSAL = exercise(
         "cumulative": lambda T, S=None: torch.eye(S or T).flip(1).cumsum(1).flip(1)[-T:].bool(),
         "not triu": lambda T, S=None: ~torch.ones(T, S or T).triu((S or T) - T + 1).bool(),
     },
+    equivalent={
+        "keys[None, :] -> keys": "broadcasting adds the axis in front",
+    },
 )
 
 # ---- padding
@@ -274,6 +277,9 @@ PADDING = exercise(
         "loops": padding_by_hand,
         "stacked rows": lambda lengths, S: torch.stack([torch.arange(S) < n for n in lengths])[:, None],
         "expanded": lambda lengths, S: torch.arange(S).expand(len(lengths), 1, S) < lengths.view(-1, 1, 1),
+    },
+    equivalent={
+        "(keys[None, :] -> (keys": "broadcasting adds the axis in front",
     },
 )
 
@@ -371,6 +377,9 @@ WINDOW = exercise(
             torch.ones(T, S or T).tril((S or T) - T).triu((S or T) - T - width + 1).bool()
         ),
         "causal without the far past": lambda T, width, S=None: masks.causal(T, S) & both_sides(T, width, S),
+    },
+    equivalent={
+        "keys[None, :] -> keys": "broadcasting adds the axis in front",
     },
 )
 

@@ -95,7 +95,10 @@ def in_training(draw: Draw) -> tuple[Any, ...]:
 
 
 def by_default(draw: Draw) -> tuple[Any, ...]:
-    return *batch(draw), True
+    """One column is constant: there eps alone keeps the root from 0, or from less."""
+    x, mean, var = batch(draw)
+    x[:, 0] = 2.0
+    return x, mean, var, True
 
 
 def in_use(draw: Draw) -> tuple[Any, ...]:
@@ -328,6 +331,9 @@ LAYER = exercise(
         "centred, then RMS": lambda x, weight=None, bias=None, eps=1e-5: affine(
             rms_norm(x - x.mean(-1, keepdim=True), weight, eps), None, bias
         ),
+    },
+    equivalent={
+        "(x - mean).square().mean(dim=-1, -> (mean - x).square().mean(dim=-1,": "a square has no sign",
     },
 )
 
@@ -642,6 +648,9 @@ BATCH = exercise(
             keep=lambda m, old, new, _n: torch.lerp(old, new, m),
             keep_var=lambda m, old, new, n: torch.lerp(old, new * n / (n - 1), m),
         ),
+    },
+    equivalent={
+        "(x - mean).square().mean(dim=0) -> (mean - x).square().mean(dim=0)": "a square has no sign",
     },
 )
 

@@ -426,6 +426,10 @@ FREQUENCIES = exercise(
             [(base ** (-2 / width)) ** i for i in range((width + 1) // 2)]
         ),
     },
+    equivalent={
+        "base=10000.0, -> base=10001.0,": "a base off by 1 in 10,000 turns no pair by more than rounding may",
+        "base=10000.0, -> base=9999.0,": "a base off by 1 in 10,000 turns no pair by more than rounding may",
+    },
 )
 
 # ---- the sinusoidal table
@@ -810,6 +814,10 @@ EMBED = exercise(
             )
         ),
         "loops": embedded_by_hand,
+    },
+    equivalent={
+        "ids.shape[-1] -> ids.shape[--1]": "the same axis from the other end",
+        "ids.shape[-1] -> ids.shape[1]": "the same axis from the other end",
     },
 )
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tinytrans.config import Config as AnyConfig
+from tinytrans.files import to_disk
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 
@@ -80,6 +81,7 @@ def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], to
         for name in (TOKENIZER, WEIGHTS, CONFIG):
             if (part := Path(aside, name)).exists():
                 to_disk(part)
+                part.chmod(0o644)  # safetensors writes private files
                 os.replace(part, folder / name)
 
 
@@ -138,8 +140,3 @@ def own_weights(model: nn.Module) -> dict[str, Tensor]:
         firsts.setdefault(id(tensor), (name, tensor.detach()))
     return dict(firsts.values())
 
-
-def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk, so that not even a power cut can rename an empty one into place."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tinytrans import checkpoints
 from tinytrans.device import pick
+from tinytrans.models.gpt import GPT
 from tinytrans.recipes import RECIPES, recipe
 from tinytrans.recipes.report import Run, as_json, as_table, measured
+from tinytrans.tokenizers import load_tokenizer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="the same code in a few steps; the figures mean nothing")
     made.add_argument("--seed", type=int, default=0, help="the chance of weights, data order and sampling (default: 0)")
     made.add_argument("--out", type=Path, metavar="FOLDER", help="where models are kept (default: this user's cache)")
+    made.add_argument("--keep", action="store_true", help="put the model among those that come with the library")
     made.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     return made
 
@@ -32,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = measured(recipe(args.name), run)
     except KeyboardInterrupt:
         return 130
+    if args.keep:
+        folder = run.folder(args.name)
+        model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
+        checkpoints.keep(args.name, model, tokenizer, as_json(args.name, run, report))
     print(as_json(args.name, run, report) if args.json else as_table(args.name, run, report))
     return 0 if run.quick or all(report.aims.values()) else 1
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tinytrans import checkpoints
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import IGNORED, Batch, PaddedBatches, pad
 from tinytrans.data.chat import ASSISTANT, SPECIAL_TOKENS, USER
@@ -87,9 +88,11 @@ def shape(run: Run) -> GPTConfig:
 
 
 def load_base(run: Run) -> tuple[GPT, Tokenizer]:
-    """The base model as it was kept, in eval mode; trained first where there is none."""
+    """The base model in eval mode: this run's own, else that which comes with the library (of seed 0), else trained."""
     folder = run.folder("tales")
     if not (folder / "config.json").exists():
+        if run.seed == 0 and not run.quick:
+            return checkpoints.load("tales", device=run.device)
         train_base(run)
     return GPT.from_pretrained(folder, device=run.device), load_tokenizer(folder)
 
