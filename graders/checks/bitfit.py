@@ -31,7 +31,15 @@ def torchs(draw: Draw) -> tuple[list[str]]:
 
 def misleading(draw: Draw) -> tuple[list[str]]:
     """Names in which the word stands somewhere else."""
-    names = ["bias.weight", "bias_head.weight", "debias", "head.unbiased", "debias.bias", "norm.gain", "attention_bias.k"]
+    names = [
+        "bias.weight",
+        "bias_head.weight",
+        "debias",
+        "head.unbiased",
+        "debias.bias",
+        "norm.gain",
+        "attention_bias.k",
+    ]
     names += ["biases", "head.bias_free.weight", "position_bias.table", "head.bias"]
     return ([names[i] for i in draw.permutation(len(names)).tolist()],)
 
@@ -77,7 +85,7 @@ BIASES = exercise(
         ),
         "ends with the word": (
             lambda names: [name for name in names if name.endswith("bias")],
-            "`endswith(\"bias\")` takes `debias` and misses `bias_ih_l0`. Cut off what stands before the last dot and "
+            '`endswith("bias")` takes `debias` and misses `bias_ih_l0`. Cut off what stands before the last dot and '
             "look at the rest.",
         ),
         "exactly bias": (
@@ -137,20 +145,20 @@ LEVERAGE = question(
     "leverage",
     "A layer computes relu(W x + b), and only b is trained. How can so few numbers change what a network does?",
     choices={
-        "a": "They cannot: a bias only shifts the output, which the next layer's bias could undo.",
-        "b": "Each shift decides which hidden numbers are cut off by the activation, so later layers get another mix of "
+        "a": "Each shift decides which hidden numbers are cut off by the activation, so later layers get another mix of "
         "what W computes; yet no new direction of x can be read that W does not read already.",
+        "b": "They cannot: a bias only shifts the output, which the next layer's bias could undo.",
         "c": "b grows until it is larger than W x, and the network becomes a table.",
         "d": "Through the gradient of b, W is trained too.",
     },
     explanations={
-        "a": "That would hold if all layers were linear. The activation in between is what gives the bias its leverage.",
-        "b": "Yes. So BitFit recombines what the base model can do. Where it can do nearly everything that is asked, "
+        "a": "Yes. So BitFit recombines what the base model can do. Where it can do nearly everything that is asked, "
         "this is enough; where a new ability is needed, it is not.",
+        "b": "That would hold if all layers were linear. The activation in between is what gives the bias its leverage.",
         "c": "Training stops where the loss is low, not where b is large.",
         "d": "W is frozen: its gradient is not even computed.",
     },
-    answer="b",
+    answer="a",
 )
 
 EXERCISES = [BIASES, LEVERAGE]

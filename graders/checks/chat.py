@@ -181,6 +181,11 @@ RENDER = exercise(
         "pair by pair": pairs,
         "join and format": by_join,
     },
+    equivalent={
+        "2 -> -2": "a remainder by -2 is 0 or not 0 just as by 2",
+        "2]): -> -2]):": "the remainder -1 is the last place of two, which is place 1",
+        "role != (expected := ('user', 'assistant')[number % 2]): -> False:": "all speak in turn where answers are graded",
+    },
 )
 
 # ---- questions

@@ -205,8 +205,7 @@ LINEAR = exercise(
         "merged first": lambda x, w, a, b, alpha: x @ (w + alpha / len(a) * b @ a).T,
         "matmuls": lambda x, w, a, b, alpha: x @ w.T + (x @ a.T) @ b.T * (alpha / b.shape[1]),
         "einsum": lambda x, w, a, b, alpha: (
-            torch.einsum("...i,oi->...o", x, w)
-            + torch.einsum("...i,ri,or->...o", x, a, b).mul(alpha).div(a.size(0))
+            torch.einsum("...i,oi->...o", x, w) + torch.einsum("...i,ri,or->...o", x, a, b).mul(alpha).div(a.size(0))
         ),
     },
 )
@@ -332,19 +331,19 @@ WHY_ZERO = question(
     "At birth B is zero and A is random. What would happen if both were zero, and what if both were random?",
     choices={
         "a": "Both zero: the same as now, only simpler. Both random: training is faster at first.",
-        "b": "Both zero: the gradient of A contains B and that of B contains A, so both are zero, and nothing ever "
+        "b": "Both zero: division by zero in the scaling. Both random: the rank is no longer r.",
+        "c": "Both zero: the gradient of A contains B and that of B contains A, so both are zero, and nothing ever "
         "learns. Both random: the model is disturbed before the first step.",
-        "c": "Both zero: division by zero in the scaling. Both random: the rank is no longer r.",
         "d": "Both zero: only B learns. Both random: only A learns.",
     },
     explanations={
         "a": "Try it: with both zero the loss stays where it is, to the last digit.",
-        "b": "Yes. With B = 0 the layer begins as its base; B's gradient is not zero since A is not, and after "
+        "b": "The scaling divides by r, a size. And the rank of B A is at most r whatever stands in them.",
+        "c": "Yes. With B = 0 the layer begins as its base; B's gradient is not zero since A is not, and after "
         "one step A's is not either.",
-        "c": "The scaling divides by r, a size. And the rank of B A is at most r whatever stands in them.",
         "d": "A product has a gradient in each factor that is proportional to the other factor: both zero, both stuck.",
     },
-    answer="b",
+    answer="c",
 )
 
 EXERCISES = [LINEAR, MERGED, SIZE, WHY_ZERO]

@@ -80,6 +80,12 @@ def asked_loud(draw: Draw) -> tuple[Tensor, Tensor]:
     return 100 * logits, targets
 
 
+def asked_once(draw: Draw) -> tuple[Tensor, Tensor]:
+    logits, targets = asked_nothing(draw)
+    targets[0, 3] = draw.integer(0, 4)
+    return logits, targets
+
+
 def asked_nothing(draw: Draw) -> tuple[Tensor, Tensor]:
     logits, targets = asked(draw)
     return logits, torch.full_like(targets, NOT_ASKED)
@@ -228,7 +234,9 @@ def asks_for_answers(found: Any, ids: Tensor, answer: Tensor) -> str | None:
     """The law of targets: the t-th is the token at t + 1 if that is the answer's."""
     inputs, targets = found
     if inputs.shape != targets.shape or inputs.shape != (ids.shape[0], ids.shape[1] - 1):
-        return f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}: one place less than ids {tuple(ids.shape)}"
+        return (
+            f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}: one place less than ids {tuple(ids.shape)}"
+        )
     wanted = hidden(ids[:, 1:], answer[:, 1:])
     if (off := targets != wanted).any():
         row, t = off.nonzero()[0].tolist()
@@ -350,6 +358,7 @@ LOSS = exercise(
         requires("every place asked, and the gradient", 1, asked_everywhere, run=with_gradients),
         requires("the mean over the answers' tokens of a batch, and the gradient", 2, asked, run=with_gradients),
         requires("large logits", 1, asked_loud),
+        requires("a batch in which a single token is asked", 1, asked_once),
         requires("a batch in which nothing is asked costs 0", 1, asked_nothing),
     ],
     wrong={
@@ -377,8 +386,9 @@ LOSS = exercise(
             "Places that are not asked count as if their target were token 0. Leave out those whose target is -100.",
         ),
         "cross entropy of probabilities": (
-            lambda z, y: F.cross_entropy(z.softmax(-1).flatten(0, 1), y.flatten(), reduction="sum")
-            / count(y).clamp(min=1),
+            lambda z, y: (
+                F.cross_entropy(z.softmax(-1).flatten(0, 1), y.flatten(), reduction="sum") / count(y).clamp(min=1)
+            ),
             "`cross_entropy` takes logits and does the softmax itself. You hand it probabilities, so there are two "
             "softmaxes, and the loss hardly moves.",
         ),
@@ -435,6 +445,9 @@ LOSS = exercise(
         ),
         "channels second": lambda z, y: F.cross_entropy(z.transpose(1, 2), y, reduction="sum") / max(1, int(count(y))),
     },
+    equivalent={
+        "1).float(), -> 1),": "the logits are of single precision where answers are graded",
+    },
 )
 
 # ---- questions
@@ -445,19 +458,19 @@ NEVER_STOPS = question(
     "it is cut off. The batches were padded with the id of <|end|>. What is the likeliest cause?",
     choices={
         "a": "The learning rate was too large for the end sign.",
-        "b": "The loss left out all targets that equal the padding's id, and with them every true end.",
-        "c": "The temperature: at 0 it would stop.",
-        "d": "The model is too small to count tokens.",
+        "b": "The temperature: at 0 it would stop.",
+        "c": "The model is too small to count tokens.",
+        "d": "The loss left out all targets that equal the padding's id, and with them every true end.",
     },
     explanations={
         "a": "Every token shares the learning rate; the end sign, which stands in every dialogue, is among the easiest to "
         "learn, if it is a target.",
-        "b": "Yes, a classic. What is padding must be told by lengths or a mask, not by the id; your `answer_mask` does "
+        "b": "If the end was never a target, its probability is low at any temperature.",
+        "c": "It need not count. In a tale the end follows a last sentence that is easy to recognise.",
+        "d": "Yes, a classic. What is padding must be told by lengths or a mask, not by the id; your `answer_mask` does "
         "just this.",
-        "c": "If the end was never a target, its probability is low at any temperature.",
-        "d": "It need not count. In a tale the end follows a last sentence that is easy to recognise.",
     },
-    answer="b",
+    answer="d",
 )
 
 EXERCISES = [MASK, TARGETS, LOSS, NEVER_STOPS]

@@ -23,8 +23,7 @@ def answer_mask(prompt_lengths: Tensor, lengths: Tensor, T: int) -> Tensor:
     [[0, 1, 1, 0], [0, 0, 1, 0]]
     """
     if prompt_lengths.shape != lengths.shape:
-        one, other = tuple(prompt_lengths.shape), tuple(lengths.shape)
-        raise ValueError(f"prompt_lengths {one} and lengths {other} differ in shape")
+        raise ValueError(f"prompt_lengths {prompt_lengths.shape} and lengths {lengths.shape} differ")
     positions = torch.arange(T, device=lengths.device)
     return (prompt_lengths[:, None] <= positions) & (positions < lengths[:, None])
 
@@ -52,7 +51,7 @@ def sft_loss(logits: Tensor, targets: Tensor) -> Tensor:
     >>> round(sft_loss(torch.zeros(1, 2, 10), torch.tensor([[-100, 3]])).item(), 4)  # ln 10
     2.3026
     """
-    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="sum")
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")  # -100 is left out
     return total / (targets != -100).sum().clamp(min=1)
 
 
