@@ -95,8 +95,8 @@ BIASES = exercise(
         ),
         "behind a dot only": (
             lambda names: [name for name in names if name.endswith((".bias", "_bias")) or ".bias_" in name],
-            "A name without any dot, `bias`, is left out, and `head.bias_free.weight` is taken. Look at the part behind "
-            "the last dot, which may be the whole name.",
+            "A name without any dot, `bias`, is left out, and `head.bias_free.weight` is taken. Look at the part "
+            "behind the last dot, which may be the whole name.",
         ),
         "no norms": (
             lambda names: [name for name in biases(names) if "norm" not in name],
@@ -145,8 +145,8 @@ LEVERAGE = question(
     "leverage",
     "A layer computes relu(W x + b), and only b is trained. How can so few numbers change what a network does?",
     choices={
-        "a": "Each shift decides which hidden numbers are cut off by the activation, so later layers get another mix of "
-        "what W computes; yet no new direction of x can be read that W does not read already.",
+        "a": "Each shift decides which hidden numbers are cut off by the activation, so later layers get another mix "
+        "of what W computes; yet no new direction of x can be read that W does not read already.",
         "b": "They cannot: a bias only shifts the output, which the next layer's bias could undo.",
         "c": "b grows until it is larger than W x, and the network becomes a table.",
         "d": "Through the gradient of b, W is trained too.",
@@ -154,7 +154,8 @@ LEVERAGE = question(
     explanations={
         "a": "Yes. So BitFit recombines what the base model can do. Where it can do nearly everything that is asked, "
         "this is enough; where a new ability is needed, it is not.",
-        "b": "That would hold if all layers were linear. The activation in between is what gives the bias its leverage.",
+        "b": "That would hold if all layers were linear. The activation in between is what gives the bias its "
+        "leverage.",
         "c": "Training stops where the loss is low, not where b is large.",
         "d": "W is frozen: its gradient is not even computed.",
     },

@@ -94,8 +94,8 @@ LOSS = exercise(
         ),
         "beta outside": (
             moved(lambda c, r, beta: -beta * F.logsigmoid(c - r).mean()),
-            "beta multiplies the loss. It belongs inside the σ, where it sets how far the model may move; outside it is "
-            "just a learning rate.",
+            "beta multiplies the loss. It belongs inside the σ, where it sets how far the model may move; outside it "
+            "is just a learning rate.",
         ),
         "divided by beta": (
             moved(lambda c, r, beta: -F.logsigmoid((c - r) / beta).mean()),
@@ -124,8 +124,8 @@ LOSS = exercise(
         ),
         "references exchanged": (
             lambda c, r, ref_c, ref_r, beta=0.1: dpo.dpo_loss(c, r, ref_r, ref_c, beta),
-            "The references enter with the wrong sign: they are exchanged, or added where they should be subtracted. Each "
-            "answer is compared with the reference's opinion of *that* answer: log π - log π_ref.",
+            "The references enter with the wrong sign: they are exchanged, or added where they should be subtracted. "
+            "Each answer is compared with the reference's opinion of *that* answer: log π - log π_ref.",
         ),
         "sum": (
             moved(lambda c, r, beta: -F.logsigmoid(beta * (c - r)).sum()),
@@ -137,7 +137,8 @@ LOSS = exercise(
         ),
         "gradient into the reference": (
             lambda c, r, ref_c, ref_r, beta=0.1: -F.logsigmoid(beta * ((c - ref_c) - (r - ref_r))).mean(),
-            "The number is right, but a gradient flows into the reference: the yardstick would move along. `detach` it.",
+            "The number is right, but a gradient flows into the reference: the yardstick would move along. `detach` "
+            "it.",
         ),
         "nothing learns": (
             lambda *inputs: dpo.dpo_loss(*inputs).detach(),
@@ -169,12 +170,12 @@ LOSS = exercise(
 
 BOTH_FALL = question(
     "both_fall",
-    "While DPO's loss falls you look at the log-probabilities themselves: that of the rejected answers falls steeply, and that "
-    "of the *chosen* ones falls too, a little. What do you think of it?",
+    "While DPO's loss falls you look at the log-probabilities themselves: that of the rejected answers falls steeply, "
+    "and that of the *chosen* ones falls too, a little. What do you think of it?",
     choices={
-        "a": "The loss asks only for the distance between the two. Answers of a pair share most of their words, so pushing "
-        "one down drags the other; it is common, and a reason to watch, or to add the chosen answers' own loss, as ORPO "
-        "has it.",
+        "a": "The loss asks only for the distance between the two. Answers of a pair share most of their words, so "
+        "pushing one down drags the other; it is common, and a reason to watch, or to add the chosen answers' own "
+        "loss, as ORPO has it.",
         "b": "There is a bug: DPO raises the chosen answers.",
         "c": "beta is too small: with a larger one both would rise.",
         "d": "The reference is trained along.",

@@ -96,8 +96,8 @@ ADVANTAGES = exercise(
     wrong={
         "std divided by G - 1": (
             normed(spread=lambda r: r.std(-1, keepdim=True)),
-            "Your standard deviation divides by G - 1, as `std` does unless told otherwise. The G answers are all there "
-            "are: divide by G (`correction=0`).",
+            "Your standard deviation divides by G - 1, as `std` does unless told otherwise. The G answers are all "
+            "there are: divide by G (`correction=0`).",
         ),
         "over all groups": (
             normed(mean=lambda r: r.mean(), spread=lambda r: r.std(correction=0)),
@@ -195,17 +195,17 @@ ALL_EQUAL = question(
     choices={
         "a": "Much: all eight are made likelier, for all are perfect.",
         "b": "Its gradient is infinite, since the deviation is 0.",
-        "c": "Nothing: each is as good as its group, so every advantage is 0. Prompts that are always solved (or never) "
-        "cost time and teach nothing.",
+        "c": "Nothing: each is as good as its group, so every advantage is 0. Prompts that are always solved (or "
+        "never) cost time and teach nothing.",
         "d": "The policy is pulled back to the reference, since only the KL is left, so the model gets worse at it.",
     },
     explanations={
-        "a": "An advantage compares. Plain policy gradient with the raw reward would indeed push all eight up, and every "
-        "noisy detail in them.",
+        "a": "An advantage compares. Plain policy gradient with the raw reward would indeed push all eight up, and "
+        "every noisy detail in them.",
         "b": "0 / 0 is NaN, not infinite, and your function returns zeros there.",
         "c": "Yes. It is why one chooses prompts of middling difficulty, or drops such groups (Yu et al. 2025, DAPO).",
-        "d": "With a KL penalty it is pulled a little, yes; but the other groups of the batch set the direction, and with "
-        "beta = 0 there is no pull at all.",
+        "d": "With a KL penalty it is pulled a little, yes; but the other groups of the batch set the direction, and "
+        "with beta = 0 there is no pull at all.",
     },
     answer="c",
 )

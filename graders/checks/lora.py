@@ -116,8 +116,8 @@ LINEAR = exercise(
     wrong={
         "no scaling": (
             with_scale(lambda alpha, a, b: 1.0),
-            "The correction is not scaled by alpha / r. As long as alpha = r nobody notices; with any other the adapter "
-            "does something else than it was trained for.",
+            "The correction is not scaled by alpha / r. As long as alpha = r nobody notices; with any other the "
+            "adapter does something else than it was trained for.",
         ),
         "alpha not divided by r": (
             with_scale(lambda alpha, a, b: alpha),
@@ -158,13 +158,13 @@ LINEAR = exercise(
         ),
         "B before A": (
             lambda x, w, a, b, alpha: F.linear(x, w) + alpha / a.shape[0] * F.linear(F.linear(x, b), a),
-            "x goes through B first and then through A. A comes first: it takes x down to r numbers, B takes them up to "
-            "the width of the output.",
+            "x goes through B first and then through A. A comes first: it takes x down to r numbers, B takes them up "
+            "to the width of the output.",
         ),
         "A and B not transposed": (
             lambda x, w, a, b, alpha: F.linear(x, w) + alpha / a.shape[0] * (x @ a @ b),
-            "x @ a @ b multiplies from the wrong side: rows times a matrix (r, D_in) wants its transpose. `F.linear(x, a)` "
-            "is x @ a.T.",
+            "x @ a @ b multiplies from the wrong side: rows times a matrix (r, D_in) wants its transpose. "
+            "`F.linear(x, a)` is x @ a.T.",
         ),
         "W not transposed": (
             lambda x, w, a, b, alpha: x @ w + correction(x, a, b, alpha),

@@ -167,8 +167,8 @@ REWARDS = exercise(
         ),
         "one place late": (
             earned(where=shifted_last(1), keep=True),
-            "The score stands one place behind the answer, and is masked away or lost in padding. The last token is the "
-            "last place where the mask is True.",
+            "The score stands one place behind the answer, and is masked away or lost in padding. The last token is "
+            "the last place where the mask is True.",
         ),
         "one place early": (
             earned(where=shifted_last(-1)),
@@ -182,8 +182,8 @@ REWARDS = exercise(
         ),
         "far is good": (
             earned(lambda lp, ref: ref - lp),
-            "The sign of the penalty is turned: tokens that the reference finds unlikely earn more, and the policy runs "
-            "away.",
+            "The sign of the penalty is turned: tokens that the reference finds unlikely earn more, and the policy "
+            "runs away.",
         ),
         "distance": (
             earned(lambda lp, ref: (lp - ref).abs()),
@@ -285,15 +285,15 @@ def by_definition(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 
         said = row.nonzero().flatten().tolist()
         deltas = []
         for i, t in enumerate(said):
-            following = float(values[b, said[i + 1]]) if i + 1 < len(said) else 0.0
-            deltas.append(float(rewards[b, t]) + gamma * following - float(values[b, t]))
+            following = values[b, said[i + 1]].item() if i + 1 < len(said) else 0.0
+            deltas.append(rewards[b, t].item() + gamma * following - values[b, t].item())
         for i, t in enumerate(said):
             advantages[b, t] = math.fsum((gamma * lam) ** k * d for k, d in enumerate(deltas[i:]))
     return advantages, (advantages + values.detach()).masked_fill(~mask, 0)
 
 
 def nothing_outside(found: Any, rewards: Tensor, values: Tensor, mask: Tensor, *_: Any) -> str | None:
-    """The law of the mask: nothing outside the answers, and the last token's advantage is its reward minus its value."""
+    """The law of the end: nothing outside the answers, and the last token's advantage is its reward minus its value."""
     advantages, returns = found[0] if isinstance(found[0], tuple | list) else found
     if advantages.shape != mask.shape or returns.shape != mask.shape:
         return None
@@ -368,7 +368,8 @@ GAE = exercise(
                 ppo.gae(r, 0 * v, m, gamma, lam)[0],
                 ppo.gae(r, 0 * v, m, gamma, lam)[0] + v.detach().masked_fill(~m, 0),
             ),
-            "The critic plays no part: rewards are only summed up. An advantage is how much better it went than *expected*.",
+            "The critic plays no part: rewards are only summed up. An advantage is how much better it went than "
+            "*expected*.",
         ),
         "sign of delta": (
             lambda r, v, m, gamma=1.0, lam=0.95: (
@@ -415,8 +416,8 @@ GAE = exercise(
                 ppo.gae(r, v, m, gamma, lam)[0] + 0 * v,
                 ppo.gae(r, v, m, gamma, lam)[1] + 0 * v,
             ),
-            "The numbers are right, but a gradient flows into the values. Advantages and returns are facts that actor and "
-            "critic learn from: `detach` what comes in.",
+            "The numbers are right, but a gradient flows into the values. Advantages and returns are facts that actor "
+            "and critic learn from: `detach` what comes in.",
         ),
         "written in place": (
             lambda r, v, m, gamma=1.0, lam=0.95: ppo.gae(r.data.mul_(m), v.data.mul_(m), m, gamma, lam),
@@ -502,8 +503,8 @@ SURROGATE = exercise(
     wrong={
         "max for min": (
             stepped(lambda r, a, lo, hi: -torch.maximum(r * a, r.clamp(lo, hi) * a)),
-            "The larger of the two gains is taken, the smaller is meant: -min(gain, clipped gain). If you have the minus "
-            "inside, the two are losses, and then it is the maximum.",
+            "The larger of the two gains is taken, the smaller is meant: -min(gain, clipped gain). If you have the "
+            "minus inside, the two are losses, and then it is the maximum.",
         ),
         "not clipped": (
             stepped(lambda r, a, lo, hi: -r * a),
@@ -511,8 +512,8 @@ SURROGATE = exercise(
         ),
         "clipped alone": (
             stepped(lambda r, a, lo, hi: -r.clamp(lo, hi) * a),
-            "Only the clipped ratio counts. Then a token that has gone too far in the *wrong* direction gets no gradient "
-            "either, and never comes back. The smaller of both gains is taken.",
+            "Only the clipped ratio counts. Then a token that has gone too far in the *wrong* direction gets no "
+            "gradient either, and never comes back. The smaller of both gains is taken.",
         ),
         "the gain clipped": (
             stepped(lambda r, a, lo, hi: -torch.minimum(r * a, (r * a).clamp(lo, hi))),
@@ -537,8 +538,8 @@ SURROGATE = exercise(
         ),
         "no ratio": (
             lambda lp, old, a, clip=0.2, clip_high=None: -lp * a.detach(),
-            "This is plain policy gradient, -A log π. It is right for one step on fresh answers; the ratio is what allows "
-            "several.",
+            "This is plain policy gradient, -A log π. It is right for one step on fresh answers; the ratio is what "
+            "allows several.",
         ),
         "always ratio 1": (
             lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(lp, lp.detach(), a, clip, clip_high),
@@ -551,8 +552,8 @@ SURROGATE = exercise(
                     (lp - old).exp().clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * a.detach(),
                 )
             ),
-            "The numbers are right, but a gradient flows into the old log-probabilities. They are a record of what was: "
-            "`detach`.",
+            "The numbers are right, but a gradient flows into the old log-probabilities. They are a record of what "
+            "was: `detach`.",
         ),
         "gradient into the advantages": (
             lambda lp, old, a, clip=0.2, clip_high=None: (
@@ -561,8 +562,8 @@ SURROGATE = exercise(
                     (lp - old.detach()).exp().clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * a,
                 )
             ),
-            "The numbers are right, but a gradient flows into the advantages, and so into the critic: it would learn to "
-            "praise. `detach` them.",
+            "The numbers are right, but a gradient flows into the advantages, and so into the critic: it would learn "
+            "to praise. `detach` them.",
         ),
         "no gradient": (
             lambda *inputs: ppo.surrogate(*inputs).detach(),
@@ -584,7 +585,8 @@ SURROGATE = exercise(
         ),
         "averaged": (
             lambda *inputs: ppo.surrogate(*inputs).mean(),
-            "The mean comes back. One number for each token is asked for; who averages them, and over which, comes later.",
+            "The mean comes back. One number for each token is asked for; who averages them, and over which, comes "
+            "later.",
         ),
         "clipped by sign alone": (
             stepped(lambda r, a, lo, hi: -torch.where(a > 0, r.clamp(max=hi), r.clamp(max=lo)) * a),
@@ -603,17 +605,18 @@ SURROGATE = exercise(
 
 WHY_REFERENCE = question(
     "why_reference",
-    "You leave out the KL penalty: beta = 0. The policy is still held by the clipped ratio. What do you expect of a long run?",
+    "You leave out the KL penalty: beta = 0. The policy is still held by the clipped ratio. What do you expect of a "
+    "long run?",
     choices={
         "a": "The same: clipping keeps the policy near the reference.",
         "b": "It becomes the reference again.",
         "c": "It stops learning, since without the KL there is no gradient.",
-        "d": "It drifts as far as the reward pulls: clipping bounds each round's step from the policy of *that round*, and "
-        "many small steps lead anywhere. Only the penalty remembers where it started.",
+        "d": "It drifts as far as the reward pulls: clipping bounds each round's step from the policy of *that "
+        "round*, and many small steps lead anywhere. Only the penalty remembers where it started.",
     },
     explanations={
-        "a": "Clipping compares with π_old, which is renewed at every round. After fifty rounds of at most 20 % a token may "
-        "be thousands of times as likely as it was.",
+        "a": "Clipping compares with π_old, which is renewed at every round. After fifty rounds of at most 20 % a "
+        "token may be thousands of times as likely as it was.",
         "b": "Without the penalty nothing knows the reference any more.",
         "c": "The surrogate has its own gradient; the penalty is one more part of the reward.",
         "d": "Yes. Small steps make training stable, the penalty keeps the destination near.",
@@ -623,21 +626,22 @@ WHY_REFERENCE = question(
 
 WHOSE_TASTE = question(
     "whose_taste",
-    "Phases 2 and 3 are called the *bringing up* of a model: it should meet its users' expectations and do little harm. "
-    "What do the preferences of your run show about that?",
+    "Phases 2 and 3 are called the *bringing up* of a model: it should meet its users' expectations and do little "
+    "harm. What do the preferences of your run show about that?",
     choices={
         "a": "That a model brought up on preferences knows what is good.",
-        "b": "That it learns what those who judged liked, no more: your judges liked happy ends, so the model writes them, and "
-        "what nobody was asked about it has not learned.",
+        "b": "That it learns what those who judged liked, no more: your judges liked happy ends, so the model writes "
+        "them, and what nobody was asked about it has not learned.",
         "c": "That harm can only be kept away in pretraining, by choosing the texts.",
         "d": "That the loss decides: DPO makes harmless models, PPO helpful ones.",
     },
     explanations={
-        "a": "It has a number to raise. Whether the number is good is decided by who gave the preferences, and about what.",
-        "b": "Yes. Hence the care about who judges, by which rules, and whether both wishes, to help and not to harm, are "
-        "among the pairs (Bai et al. 2022).",
-        "c": "Texts matter, but a model that has read of harm can be taught not to do it, and one that has not can still "
-        "be led there.",
+        "a": "It has a number to raise. Whether the number is good is decided by who gave the preferences, and about "
+        "what.",
+        "b": "Yes. Hence the care about who judges, by which rules, and whether both wishes, to help and not to harm, "
+        "are among the pairs (Bai et al. 2022).",
+        "c": "Texts matter, but a model that has read of harm can be taught not to do it, and one that has not can "
+        "still be led there.",
         "d": "They are ways to follow preferences. The preferences say where to.",
     },
     answer="b",

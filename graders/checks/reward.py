@@ -83,8 +83,8 @@ PAIRWISE = exercise(
         ),
         "no log": (
             of_difference(lambda d: 1 - d.sigmoid().mean()),
-            "This is 1 - σ, without the logarithm. For a pair that is badly wrong σ is flat, so just there the gradient "
-            "vanishes.",
+            "This is 1 - σ, without the logarithm. For a pair that is badly wrong σ is flat, so just there the "
+            "gradient vanishes.",
         ),
         "minus the probability": (
             of_difference(lambda d: -d.sigmoid().mean()),
@@ -93,8 +93,8 @@ PAIRWISE = exercise(
         ),
         "log of the sigmoid": (
             of_difference(lambda d: -d.sigmoid().log().mean()),
-            "Right for small differences. Where a pair is far on the wrong side, σ is rounded to 0, its log is -∞, and the "
-            "gradient NaN. `F.logsigmoid` knows how.",
+            "Right for small differences. Where a pair is far on the wrong side, σ is rounded to 0, its log is -∞, "
+            "and the gradient NaN. `F.logsigmoid` knows how.",
         ),
         "no minus": (
             of_difference(lambda d: F.logsigmoid(d).mean()),
@@ -110,7 +110,8 @@ PAIRWISE = exercise(
         ),
         "sum": (
             of_difference(lambda d: -F.logsigmoid(d).sum()),
-            "The sum over the pairs comes back. The mean is asked for: a batch of another size should not change the step.",
+            "The sum over the pairs comes back. The mean is asked for: a batch of another size should not change the "
+            "step.",
         ),
         "one number a pair": (
             of_difference(lambda d: -F.logsigmoid(d)),
@@ -123,8 +124,8 @@ PAIRWISE = exercise(
         ),
         "margin added": (
             lambda c, r, margin=0.0: reward.pairwise_loss(c, r, -1 * margin),
-            "The margin is added to the difference, which makes the task easier. It is subtracted: the chosen answer must "
-            "lead by that much.",
+            "The margin is added to the difference, which makes the task easier. It is subtracted: the chosen answer "
+            "must lead by that much.",
         ),
         "margin not used": (
             lambda c, r, margin=0.0: reward.pairwise_loss(c, r),
@@ -169,14 +170,14 @@ PAIRWISE = exercise(
 
 HIGH_REWARD = question(
     "high_reward",
-    "A reward model orders 95 % of unseen pairs rightly. You train a policy on its reward, without any penalty, until the "
-    "mean reward is twice that of the best human answer. What have you got?",
+    "A reward model orders 95 % of unseen pairs rightly. You train a policy on its reward, without any penalty, until "
+    "the mean reward is twice that of the best human answer. What have you got?",
     choices={
         "a": "Answers twice as good as a person's, with an error of 5 %.",
         "b": "Nothing can be said: rewards have no unit, but more is never worse.",
         "c": "A model that has learned the 5 % of pairs that were mislabelled.",
-        "d": "Most likely worse answers than half way: the reward model was measured on answers of the old model, and the "
-        "policy has gone where it is high for wrong reasons.",
+        "d": "Most likely worse answers than half way: the reward model was measured on answers of the old model, and "
+        "the policy has gone where it is high for wrong reasons.",
     },
     explanations={
         "a": "A reward is a number that was fitted to differences between ordinary answers. Its value far outside says "

@@ -19,7 +19,7 @@ NOT_ASKED = -100
 
 
 def dialogues(draw: Draw, B: int) -> tuple[Tensor, Tensor, int]:
-    """Lengths of B prompts, of prompts with answers, and T > the longest: every row has padding, every answer 2 tokens."""
+    """Lengths of B prompts, of prompts with answers (2 tokens at least), and T > the longest: all rows have padding."""
     prompts, answers = draw.integers(1, 5, B), draw.integers(2, 6, B)
     lengths = prompts + answers
     return prompts, lengths, int(lengths.max()) + draw.integer(1, 3)
@@ -241,7 +241,8 @@ def asks_for_answers(found: Any, ids: Tensor, answer: Tensor) -> str | None:
     if (off := targets != wanted).any():
         row, t = off.nonzero()[0].tolist()
         then = "is the answer's" if answer[row, t + 1] else "is not the answer's"
-        return f"row {row}, place {t}: the next token, {int(ids[row, t + 1])}, {then}, and the target is {int(targets[row, t])}"
+        token, asked = int(ids[row, t + 1]), int(targets[row, t])
+        return f"row {row}, place {t}: the next token, {token}, {then}, and the target is {asked}"
     return None
 
 
@@ -364,13 +365,13 @@ LOSS = exercise(
     wrong={
         "mean over all places": (
             lambda z, y: surprises(z, y).sum() / y.numel(),
-            "You divide by all places, prompts and padding included. The more of them stand in a batch, the smaller the "
-            "loss and its gradient. Divide by the number of targets that are not -100.",
+            "You divide by all places, prompts and padding included. The more of them stand in a batch, the smaller "
+            "the loss and its gradient. Divide by the number of targets that are not -100.",
         ),
         "sum": (
             lambda z, y: surprises(z, y).sum(),
-            "This is the sum. Then a batch of long answers takes larger steps than one of short ones; the mean over the "
-            "answers' tokens is asked for.",
+            "This is the sum. Then a batch of long answers takes larger steps than one of short ones; the mean over "
+            "the answers' tokens is asked for.",
         ),
         "mean of the rows' means": (
             by_row,
@@ -404,8 +405,8 @@ LOSS = exercise(
         ),
         "shifted again": (
             lambda z, y: surprises(z[:, :-1], y[:, 1:]).sum() / count(y[:, 1:]).clamp(min=1),
-            "You shift logits against targets. That was done when the targets were made: place t of the logits is asked "
-            "for place t of the targets.",
+            "You shift logits against targets. That was done when the targets were made: place t of the logits is "
+            "asked for place t of the targets.",
         ),
         "no minus": (
             lambda z, y: -surprises(z, y).sum() / count(y).clamp(min=1),
@@ -454,8 +455,8 @@ LOSS = exercise(
 
 NEVER_STOPS = question(
     "never_stops",
-    "After instruction tuning a model answers well, and then goes on: it writes another request and answers that too, until "
-    "it is cut off. The batches were padded with the id of <|end|>. What is the likeliest cause?",
+    "After instruction tuning a model answers well, and then goes on: it writes another request and answers that too, "
+    "until it is cut off. The batches were padded with the id of <|end|>. What is the likeliest cause?",
     choices={
         "a": "The learning rate was too large for the end sign.",
         "b": "The temperature: at 0 it would stop.",
@@ -463,12 +464,12 @@ NEVER_STOPS = question(
         "d": "The loss left out all targets that equal the padding's id, and with them every true end.",
     },
     explanations={
-        "a": "Every token shares the learning rate; the end sign, which stands in every dialogue, is among the easiest to "
-        "learn, if it is a target.",
+        "a": "Every token shares the learning rate; the end sign, which stands in every dialogue, is among the "
+        "easiest to learn, if it is a target.",
         "b": "If the end was never a target, its probability is low at any temperature.",
         "c": "It need not count. In a tale the end follows a last sentence that is easy to recognise.",
-        "d": "Yes, a classic. What is padding must be told by lengths or a mask, not by the id; your `answer_mask` does "
-        "just this.",
+        "d": "Yes, a classic. What is padding must be told by lengths or a mask, not by the id; your `answer_mask` "
+        "does just this.",
     },
     answer="d",
 )
