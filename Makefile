@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NBGRADER := $(BIN)/python -m graders nbgrader
 
-.PHONY: help lab demo test lint course grade bench clean
+.PHONY: help lab demo test lint course lessons grade bench clean
 help:
 	@grep -E '^# `make' Makefile | sed 's/^# //'
 
@@ -37,6 +37,10 @@ lint: .venv/installed
 # `make course`   rebuilds course/ from solutions/
 course: .venv/installed
 	$(BIN)/python -m solutions.build
+
+# `make lessons`  runs every solved lesson in full and prints its time, memory and figures  (ONLY="04 05")
+lessons: .venv/installed
+	$(BIN)/python -m solutions.run $(if $(ONLY),--only $(ONLY))
 
 # `make grade`    autogrades submitted/ into gradebook.db and writes feedback/  (ASSIGNMENT=04_attention)
 ASSIGNMENT ?= 04_attention

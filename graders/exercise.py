@@ -2,7 +2,7 @@
 
 From the table come the visible check, the grading with secret seeds, the feedback that names the mistake, partial
 credit, the proof that the check rejects every wrong answer, and the lesson's list of pitfalls.
-README, "Adding an exercise", is the guide.
+solutions/README.md, "Adding an exercise", is the guide.
 """
 
 from __future__ import annotations

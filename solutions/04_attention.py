@@ -52,7 +52,14 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
 # `from tinytrans.nn.attention import attend`: from there on the notebook uses the library's version. Your points still come from your own
 # cell, so come back to it.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: planning.** In a class of 90 minutes let learners read sections 1 and 2 beforehand and begin with the hand calculation on the
+# board; spend the time on sections 3, 4 and 6. In 60 minutes leave out section 7 but for the padding mask, and section 9. In 2 × 45 minutes cut
+# before section 6: the leakage experiment is a good second beginning. Nothing later in the course needs section 9; sections 4 to 6 are needed by all of it.
+# Section 6 trains two models: ask for its cells to be run before anybody talks about them.
+
+# %% [markdown]
 # ## 1. One vector for everything (5 minutes)
 #
 # The encoder of lesson 03 reads a whole sentence into one vector of fixed width. The simplest such vector is the mean of the words'
@@ -206,6 +213,12 @@ print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f
 # from: tinytrans.nn.attention.attention_scores
 
 # %% question="attention.saturated"
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: questions that come here.** *Why a softmax and not a division by the sum?* Scores may be negative, and the sum may be 0.
+# *Why is the division by √K not learned?* It could be (QK-norm with a learned scale does so); a fixed root costs nothing and is right at birth, when it matters.
+# *Where do queries, keys and values come from?* From section 5 on, from the tokens themselves; until then they are given, on purpose. Ask for the shapes of
+# everything before anybody writes code, with T, S and K all different: then many a mistake shows in a shape.
 
 # %% [markdown]
 # ## 4. From scores to a mix (15 minutes)
@@ -384,7 +397,7 @@ print(f"{len(train)} stories to train on, {len(test)} unseen ones, {len(words)} 
 print(" ".join(stories[0][:30]))
 
 
-# %%
+# %% tags=["measured"]
 class Reader(nn.Module):
     """Word numbers (B, T) -> logits of the next word (B, T, V): embeddings, two rounds of self-attention, a linear layer."""
 
@@ -442,7 +455,7 @@ curves(
 # a story *and nothing else*, which word comes next? And let both write.
 
 
-# %%
+# %% tags=["measured"]
 @torch.no_grad()
 def next_word_accuracy(model: Reader, masked: bool) -> float:
     """How often the likeliest next word after the first n words of an unseen story is the true one, over all n >= 4."""
@@ -530,6 +543,11 @@ for n, (_, handed) in enumerate(rounds_of(honest, test[:, :T]), start=1):
 # (In quick mode there was too little training for that.)
 
 # %% question="attention.query_source"
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: after the leakage experiment.** Let learners say *before* the plot which curve will be lower. The
+# point to draw out is that no number of the training run alone shows the cheat; generating does, or moving a future token (the last cell of section 6).
+# A good task for the fast: make the mask leak one token only (`diagonal=1`) and find out how much of the loss that is worth.
 
 # %% [markdown]
 # ## 7. Padding, windows, and masks together (10 minutes)
@@ -710,7 +728,14 @@ curves(
 # | a mask that does the opposite | the convention: here, and in `scaled_dot_product_attention`, True = may look; in `nn.MultiheadAttention` True = hidden |
 #
 # <!-- pitfalls: attention masks -->
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: reading the mistakes report.** `over the queries` and `hidden after the softmax` are the two that are worth a talk with the whole class; both
+# give a model that trains. `single precision` and `no gradient` are slips with `torch.tensor(...)` or `.item()`: show how to see them with `.dtype` and `.requires_grad`.
+# Many `the mask turned round` in one group mostly means that somebody read the documentation of `nn.MultiheadAttention`, whose mask hides where ours shows.
+# *Variants:* other letters in the worked example; another window width; let learners bring a sentence of their own with a pronoun to section 5.
+
+# %% [markdown]
 # ## What was simplified
 #
 # - There was one head. Lesson 05 gives the model several, each with its own matrices.

@@ -56,7 +56,13 @@ print("quick mode: trained results will be poor" if quick else "full mode")
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
 # `from tinytrans.nn.heads import split_heads`: from there on the notebook uses the library's version. Your points still come from your own
 # cell, so come back to it.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: planning.** Sections 2 to 4 are one piece, 40 minutes, and should not be cut. In 60 minutes leave out sections 5 and 9 (9 is used nowhere
+# else but in the key-value cache of lesson 10). Section 7 trains a model: start it before the break. Who comes without lesson 04 can use the library's
+# `attend`; what they must know is that True in a mask means *may look*.
+
+# %% [markdown]
 # ## 1. Two questions, one softmax (10 minutes)
 #
 # *Lina gave Sven her red basket.* To make sense of *gave*, a reader wants to know **who** gave, **to whom**, and **what**. Three questions, one token. A head has a
@@ -218,6 +224,11 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 
 # %% question="heads.like_filters"
 
+# %% [markdown] tags=["instructor"]
+# **For instructors: questions that come here.** *Why transpose, could we not reshape straight to (B, H, T, K)?* Do it with the numbers 0 to 11 on the board: the first head
+# gets the first tokens instead of the first features. *Does more heads mean more parameters?* No: let them count before section 6 does.
+# *Why W_O at all, if the next layer has weights too?* Without it each head could write only to its own K numbers of the stream; section 8 measures it.
+
 # %% [markdown]
 # ## 4. The whole layer (15 minutes)
 #
@@ -301,7 +312,7 @@ print(
 #
 # The task of section 1 again, with your layer: the same width 32, the same number of parameters, and 2 to 32 heads. What do you expect at the right end, where 32 heads have the width 1 each? Decide before you run it.
 
-# %%
+# %% tags=["measured"]
 numbers_of_heads = [1, 2, 4, 8, 16, 32]
 finders = {}
 for H in numbers_of_heads[1:]:
@@ -413,7 +424,7 @@ train, test = numbered(stories), numbered(unseen)
 print(f"{len(train)} stories to train on, {len(test)} unseen ones, {len(words)} different words")
 
 
-# %%
+# %% tags=["measured"]
 class Reader(nn.Module):
     """Word numbers (B, T) -> logits of the next word (B, T, V): embeddings, rounds of attention, a linear layer."""
 
@@ -594,7 +605,12 @@ for n in range(ROUNDS):
 #
 # Two more things to see. Silencing the four heads of round 1 together costs about 2.0, twice what their single costs add up to: to a part they stand in for each other, as an ensemble does. And in round 2 no head is indispensable.
 # In large models, too, many heads can be removed one at a time with hardly any loss (Michel et al. 2019), and those that can't are often the specialised ones (Voita et al. 2019).
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: reading heads.** Expect different favourites from run to run on other machines: which head learns what is chance, that heads differ is not.
+# Keep the class from naming heads by a single sentence; the table of means is there for that. What silencing costs is the better measure of what a head is for.
+
+# %% [markdown]
 # ## 8. Break it on purpose (5 minutes)
 #
 # Three classic accidents, each with the right shapes and no error. We take the trained model and give its weights to broken layers:
@@ -604,7 +620,7 @@ for n in range(ROUNDS):
 # - **merged without swapping**: the heads not swapped back before they are joined; and, last, both of these together.
 
 
-# %%
+# %% tags=["measured"]
 def viewed(x: Tensor, H: int) -> Tensor:
     """Broken: reshaped straight into heads, which cuts through tokens."""
     return x.reshape(x.shape[0], H, x.shape[1], -1)
@@ -726,7 +742,13 @@ for G in (8, 4, 2, 1):
 # | more heads do not help | K: heads of 8 or fewer numbers can tell few keys apart |
 #
 # <!-- pitfalls: heads -->
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: reading the mistakes report.** `viewed straight into (B, H, T, K)` and `not swapped back` are the classics; they come in pairs, and a learner who makes both
+# in a consistent way gets the right shapes and no error at all. `divided by the root of the model width` is a sign of copying lesson 04's line. `groups ignored` and tiled groups (0, 1, 0, 1)
+# decide whether published weights would load. *Variants:* ask for multi-query attention (G = 1) alone; take H = 3 and D = 12 so that nothing is a power of two.
+
+# %% [markdown]
 # ## What was simplified
 #
 # - Positions were a learned table (08); in today's models queries and keys are rotated in every head before they meet.

@@ -50,7 +50,12 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
 # `from tinytrans.nn.norms import layer_norm`: from there on the notebook uses the library's version. Your points still come from your own
 # cell, so come back to it.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: planning.** Sections 1 to 3 and 6 to 7 are the core, about 55 minutes. BatchNorm (5) can be homework; it is asked for because every learner meets it elsewhere and
+# because both of its modes are instructive to get wrong. Section 8 trains many small models: the time is best spent predicting the outcome.
+
+# %% [markdown]
 # ## 1. Deep is hard (6 minutes)
 #
 # Take the feed-forward layer of lesson 06, $f(x) = \mathrm{relu}(x W_{up}) W_{down}$, and put 32 of them behind each other. Each has random weights, drawn so that a layer
@@ -285,6 +290,11 @@ for position in (0, 100, 120, 130, 140, 150):
 
 # %% question="norms.regularises"
 
+# %% [markdown] tags=["instructor"]
+# **For instructors: questions that come here.** *Does a residual alone not stop vanishing gradients?* It does at the start; section 7 shows what the norm behind the addition takes away again.
+# *Which is better, then?* Pre-norm is easier to train deep, post-norm, where it trains at all, can end better (Liu et al. 2020, arXiv 2004.08249); the original used it. Do not let the class leave with "pre-norm is better" alone.
+# *Is ε important?* Only where a vector is constant: a row of padding, a dead feature. Then it is the difference between 0 and NaN.
+
 # %% [markdown]
 # ## 6. Before or after? (13 minutes)
 #
@@ -394,7 +404,7 @@ curves(
 # from: tinytrans.nn.block.gradient_norms
 
 
-# %%
+# %% tags=["measured"]
 def pull_at_birth(L: int, place: str, D: int = 64, N: int = 128, V: int = 50, draws: int = 5) -> Tensor:
     """The mean gradient norm of each layer (L,) of untrained stacks that are to sort random vectors into V classes."""
     norms = []
@@ -497,7 +507,7 @@ def batch(step: int) -> Tensor:
 # %% [markdown]
 # While they train we look twice: at the **pull** on each layer, as in section 7, and at how alike the **tokens** are, by the mean cosine between the stream's vectors behind the last layer. (1 means that all tokens are the same vector.)
 
-# %%
+# %% tags=["measured"]
 steps, warmup, every = (40, 25, 20) if quick else (160, 100, 20)
 sample = texts[:16]
 
@@ -584,7 +594,7 @@ curves(
     y_label="mean cosine",
 )
 
-# %%
+# %% tags=["measured"]
 for n in looks:
     told = (f"{1 - runs[name][2][n]:.0e} and {runs[name][1][n][0]:.0e}" for name in ("post-norm", "post-norm, warm-up"))
     print(f"{n * every:3} steps: 1 - cosine, pull at the first layer: {' without, '.join(told)} with warm-up")
@@ -616,7 +626,11 @@ for n in (1, 8, 32):
 
 # %% [markdown]
 # A model that knows nothing should be about as surprised as one that guesses, ln V and a little more. If yours starts far above, something is too large.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: warm-up.** The claim to defend is the measured one: at this depth and this rate post-norm without warm-up fails more often. Ask what else would have helped (a smaller rate, pre-norm, smaller weights at birth) and try one.
+
+# %% [markdown]
 # ## 9. Dropout, and where it goes (7 minutes)
 #
 # **Dropout** (Srivastava et al. 2014) sets random numbers to 0 while training, so that no unit can rely on any other being there. It is a means against learning by heart, for small data. By hand, with $p = 0.5$ and the numbers 1, 1, 1, 1: if the second and the third go, what
@@ -675,7 +689,13 @@ print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping fro
 # | answers that change from call to call | dropout left on |
 #
 # <!-- pitfalls: norms block -->
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: reading the mistakes report.** `variance divided by D - 1` is `torch.var` with its default; it is too small to see in a loss. `residual from the normed stream` trains, only
+# worse: nothing but a comparison shows it. `batch statistics in use` and `running statistics in training` are two halves of one misunderstanding: ask for train and eval side by side.
+# *Variants:* ask for RMSNorm first and LayerNorm as "what is missing"; use other depths in section 7; put the norm inside each head (QK-norm).
+
+# %% [markdown]
 # ## What was simplified
 #
 # - Section 7's stacks have no attention and random inputs; section 8's model has both, and 8 layers of width 32 where real models have dozens of layers and thousands of numbers.

@@ -53,7 +53,12 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
 # `from tinytrans.nn.positions import sinusoidal`: from there on the notebook uses the library's version. Your points still come from your own
 # cell, so come back to it.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: planning.** With 60 minutes: sections 1, 2 without the proof, 5 and 6. The learned table (3) is short and worth its time for the error at its end. Section 7 needs only the words
+# *cache* and *step*, and shows a mistake that no training loss tells of; do it even if you skip something else. Section 6 trains three models.
+
+# %% [markdown]
 # ## 1. A sentence becomes a set (10 minutes)
 #
 # A recurrent network gets order for free: it reads word 2 after word 1. What does self-attention have? For a query $q$ it computes
@@ -215,7 +220,12 @@ for word in vectors:
 
 # %% [markdown]
 # Even *bites*, which stands in the middle both times: it sees others at other places.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: questions that come here.** *Why not simply add the number of the position?* Try it: the sum drowns the word; "a share of the length" then gives the same place different numbers in texts of different lengths.
+# *Why sines and cosines both?* One number per frequency cannot be turned; two can, and that is section 5. *Why 10000?* The slowest hand shall not come round within any text one expects.
+
+# %% [markdown]
 # ## 3. Or learn it (10 minutes)
 #
 # Why compute the vectors at all? Take a table of max_len rows, start it at random, and let training find them, as it finds the words' embeddings. That is what BERT and
@@ -398,6 +408,10 @@ Explorer(
 
 # %% question="positions.why_not_values"
 
+# %% [markdown] tags=["instructor"]
+# **For instructors: RoPE on the board.** One pair, one angle, two places: draw the two arrows, turn both by the same angle, and let the class say what happened to the angle between them. That is the whole of
+# $R_m^\top R_n = R_{n-m}$. Then ask why the values are not turned (the question below).
+
 # %% [markdown]
 # ## 6. How far does it reach? (10 minutes)
 #
@@ -422,7 +436,7 @@ test = test[: len(test) // (LONG + 1) * (LONG + 1)].view(-1, LONG + 1)[:200]
 print(f"{len(train)} words to train on, {len(test)} unseen texts of {LONG + 1}, {len(words)} different words")
 
 
-# %%
+# %% tags=["measured"]
 class Reader(nn.Module):
     """Word numbers (B, T) -> logits of the next word (B, T, V), its places known in one of four ways."""
 
@@ -497,7 +511,7 @@ curves(
 #
 # There is a cure for the relative one. With a **sliding window** of 32 (lesson 04) no word looks further back than in training, at any place. Nothing is trained anew, only the mask is another:
 
-# %%
+# %% tags=["measured"]
 narrow = window(LONG, T, device=device)
 windowed = {name: by_place(model, narrow) for name, model in readers.items()}
 for name, run in windowed.items():
@@ -546,7 +560,7 @@ curves(
 # Let the trained RoPE model read unseen texts word by word, once with your step and once with a step that restarts. The first must give what the whole text gives at once.
 
 
-# %%
+# %% tags=["measured"]
 def restarting(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The classic mistake: each new token stands at place 0, where nothing is turned."""
     keys, values = torch.cat((keys, k), dim=-2), torch.cat((values, v), dim=-2)
@@ -613,7 +627,13 @@ for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
 # | padding on the left | its places count too, unless you give each row its own positions |
 #
 # <!-- pitfalls: positions -->
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: reading the mistakes report.** `neighbours as pairs` is no mistake in itself (the paper pairs neighbours, most published weights pair halves): say which convention is meant, and why mixing them destroys loaded weights.
+# `restarts at 0` and `one too far` in `rope_step` are what a cache brings; their writers usually pass everything else. `sliced, and never checked` is the silent one: a text beyond the table, and no error.
+# *Variants:* base 100 in section 5 (the hands come round, see what breaks); ALiBi instead of RoPE in section 6 (`tinytrans.nn.positions`).
+
+# %% [markdown]
 # ## What was simplified
 #
 # - One head of width 64, no feed-forward layers, words instead of tokens, and a minute of training: the order of the curves is what to take away, not their heights.

@@ -5,6 +5,7 @@
 # %% tags=["setup"]                    imports; with the solutions above it, all that a learner's function may use
 # %% tags=["tools"]                    what only the notebook uses: `check`, the library, plots
 # %%                                   any other code, read-only for the learner
+# %% tags=["measured"]                 the same; what it prints are the lesson's figures in the table of `make lessons`
 # %% exercise="attention.attend"       one line, `# from: tinytrans.nn.attention.attend`: the function asked for
 # %% question="attention.why_values"   an empty cell: the question, its choices and its check come from the table
 """
@@ -25,7 +26,7 @@ from graders.exercise import Exercise, find
 from solutions.paste import BEGIN, END, LessonError, defined, paste, unmarked, wanted
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-TAGS = ("setup", "tools", "instructor")
+TAGS = ("setup", "tools", "measured", "instructor")
 KEYS = ("exercise", "question", "tags", "title", "cell_marker")  # the last two are jupytext's own
 FROM = re.compile(r"# from: (\S+)")
 PITFALLS = re.compile(r"^<!-- pitfalls: (.+?) -->$", re.MULTILINE)
@@ -83,7 +84,8 @@ class Lesson:
             self.tools |= defined(cell.source)
             self.put(cell, self.free("tools"), tags=["tools"], locked=True)
         else:
-            self.put(cell, self.free(f"code_{self.digest(cell)[:8]}"), locked=True)
+            kept = {"tags": tags} if tags else {}
+            self.put(cell, self.free(f"code_{self.digest(cell)[:8]}"), locked=True, **kept)
 
     def add_setup(self, cell: NotebookNode) -> None:
         """A cell of imports: what the learner's functions may use, here and where they are graded."""

@@ -199,15 +199,25 @@ def tale(chance: random.Random, split: str = "train") -> Tale:
     return Tale(tell(facts, chance), instruct(facts, chance), facts, ask(facts))
 
 
-def document(tale: Tale, *, instructed: bool = False, question: Question | None = None) -> str:
+def document(tale: Tale, *, instructed: bool = False, question: Question | None = None, chat: bool = True) -> str:
     """The training text of a tale: its instruction in front if wanted, a question and its answer behind.
 
-    `<|user|>instruction<|assistant|>story<|user|>question<|assistant|>answer<|end|>`
+    `<|user|>instruction<|assistant|>story<|user|>question<|assistant|>answer<|end|>`, or, as in a book, where nobody
+    chats: the instruction as a heading, a line of its own, and after the story `question answer`.
     """
-    text = f"{prompt(tale.instruction)}{tale.text}" if instructed else tale.text
+    text = f"{prompt(tale.instruction) if chat else heading(tale.instruction)}{tale.text}" if instructed else tale.text
     if question:
-        text += f"{USER}{question.text}{ASSISTANT}{question.answer}"
+        text += f"{USER}{question.text}{ASSISTANT}{question.answer}" if chat else f" {question.text} {question.answer}"
     return text + END
+
+
+def heading(instruction: str) -> str:
+    """The instruction as a line above its story.
+
+    >>> heading("Tell a story about a fox.")
+    'Tell a story about a fox.\\n'
+    """
+    return f"{instruction}\n"
 
 
 class Tales(Sequence[Tale]):
@@ -239,14 +249,14 @@ class Tales(Sequence[Tale]):
     def _chance(self, what: str, i: int) -> random.Random:
         return random.Random(f"{what} {self.seed} {self.split} {i}")
 
-    def documents(self, *, instructed: float = 0.7, questioned: float = 0.1) -> list[str]:
+    def documents(self, *, instructed: float = 0.7, questioned: float = 0.1, chat: bool = True) -> list[str]:
         """The training texts, a share of them with the instruction in front and a share with a question behind.
 
         Copying a fact from the instruction is learned from such documents, hence the large share.
         """
-        return [self._document(i, instructed, questioned) for i in range(self.n)]
+        return [self._document(i, instructed, questioned, chat) for i in range(self.n)]
 
-    def _document(self, i: int, instructed: float, questioned: float) -> str:
+    def _document(self, i: int, instructed: float, questioned: float, chat: bool) -> str:
         chance, one = self._chance("document", i), self[i]
         asked, question = chance.random() < instructed, pick(chance, one.questions)
-        return document(one, instructed=asked, question=question if chance.random() < questioned else None)
+        return document(one, instructed=asked, question=question if chance.random() < questioned else None, chat=chat)

@@ -23,9 +23,7 @@ BANKS: dict[str, Container[str]] = {
     "food": frozenset(banks.FOODS),
     "weather": banks.WEATHER,
 }
-PRONOUN_OF = {
-    form: pronoun for pronoun in OBJECTIVE for form in (pronoun, OBJECTIVE[pronoun], POSSESSIVE[pronoun])
-}
+PRONOUN_OF = {form: pronoun for pronoun in OBJECTIVE for form in (pronoun, OBJECTIVE[pronoun], POSSESSIVE[pronoun])}
 
 _SINGLE = ("place", "adjective", "color", "thing", "food", "weather")  # a story has one of each at most
 _READABLE = ("hero", "friend", "kind", "friend_kind", "end", "dialogue", *_SINGLE)

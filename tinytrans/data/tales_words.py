@@ -14,12 +14,10 @@ def bank(words: str) -> tuple[str, ...]:
 
 NAMES = {
     "she": bank(
-        "Aiko Alma Amina Anya Awa Carla Dara Elif Esra Hana "
-        "Ines Juno Kaya Lina Mei Nadia Olga Priya Sana Zuri"
+        "Aiko Alma Amina Anya Awa Carla Dara Elif Esra Hana Ines Juno Kaya Lina Mei Nadia Olga Priya Sana Zuri"
     ),
     "he": bank(
-        "Arlo Bruno Chidi Dev Emre Goran Hugo Ilya Jomo Kenji "
-        "Luca Marek Nico Oskar Pavel Rafi Sven Tariq Wei Zoran"
+        "Arlo Bruno Chidi Dev Emre Goran Hugo Ilya Jomo Kenji Luca Marek Nico Oskar Pavel Rafi Sven Tariq Wei Zoran"
     ),
 }
 PRONOUN = {name: pronoun for pronoun, names in NAMES.items() for name in names}
@@ -39,9 +37,7 @@ THINGS = bank(
     "ball kite hat drum lamp bell book scarf cup basket key flute blanket wagon "
     "puzzle umbrella bucket ribbon whistle cushion"
 )
-FOODS = bank(
-    "apple pear carrot plum melon peach pumpkin tomato banana cherry lemon mango potato fig turnip radish"
-)
+FOODS = bank("apple pear carrot plum melon peach pumpkin tomato banana cherry lemon mango potato fig turnip radish")
 PLACES = {
     "forest": "in the forest", "village": "in the village", "farm": "on the farm", "garden": "in the garden",
     "meadow": "in the meadow", "mountain": "on the mountain", "beach": "at the beach", "town": "in the town",

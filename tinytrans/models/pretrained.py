@@ -139,4 +139,3 @@ def own_weights(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         firsts.setdefault(id(tensor), (name, tensor.detach()))
     return dict(firsts.values())
-

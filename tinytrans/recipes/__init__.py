@@ -13,6 +13,7 @@ from tinytrans.recipes.report import Report, Run
 
 RECIPES = {  # name, which is also the function -> module
     "tales": "tales",
+    "stories": "tales",
     "sft": "instruct",
     "lora": "instruct",
     "bitfit": "instruct",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -55,9 +55,9 @@ class LeftPadded:
         return self.model.modules()
 
 
-def prompt_ids(tokenizer: Tokenizer, instruction: str) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, instruction: str, asked: Callable[[str], str] = prompt) -> list[int]:
     """What the model is given to answer."""
-    return tokenizer.encode(prompt(instruction))
+    return tokenizer.encode(asked(instruction))
 
 
 def sample_answers(
@@ -69,12 +69,13 @@ def sample_answers(
     temperature: float = 0.7,
     longest: int = LONGEST,
     batch: int = 200,
+    asked: Callable[[str], str] = prompt,
 ) -> list[list[int]]:
     """One answer to each instruction as ids, with the end sign where the model came to it."""
     end = tokenizer.token_to_id(END)
     answers: list[list[int]] = []
     for start in range(0, len(instructions), batch):
-        prompts = [prompt_ids(tokenizer, instruction) for instruction in instructions[start : start + batch]]
+        prompts = [prompt_ids(tokenizer, instruction, asked) for instruction in instructions[start : start + batch]]
         T = max(map(len, prompts))
         pads = torch.tensor([T - len(ids) for ids in prompts], device=generator.device)
         rows = torch.tensor([[end] * (T - len(ids)) + ids for ids in prompts], device=generator.device)

@@ -32,11 +32,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 def sft(run: Run) -> Report:
-    """All weights of the base model learn the answers to instructions; obedience before and after.
+    """All weights of the base model "stories", which knows no chat, learn to answer; obedience before and after.
 
     The control: the same tuning of a model that was never pretrained.
     """
-    model, tokenizer = load_base(run)
+    model, tokenizer = load_base(run, BASE)
     rows = {"base": measure(model, tokenizer, run)}
     rows["SFT"], history = tune_and_measure(model, tokenizer, run, lr=FULL)
     model.save_pretrained(run.folder("sft"), tokenizer)
@@ -48,7 +48,7 @@ def sft(run: Run) -> Report:
 
 def lora(run: Run) -> Report:
     """The same tuning of a tenth of the weights: corrections of rank 8 beside every matrix of the blocks."""
-    model, tokenizer = load_base(run)
+    model, tokenizer = load_base(run, BASE)
     with_lora(model, rank=8, targets=("qkv", "out", "up", "down"), generator=run.generator())
     report = against_full(run, "LoRA", model, tokenizer, lr=LORA)
     save_adapter(model, run.folder("sft") / "lora.safetensors")
@@ -57,19 +57,20 @@ def lora(run: Run) -> Report:
 
 def bitfit(run: Run) -> Report:
     """The same tuning of the biases alone, which the base model has not: it gets them, all zero, first."""
-    base, tokenizer = load_base(run)
+    base, tokenizer = load_base(run, BASE)
     model = with_biases(base)
     biases_alone(model)
     return against_full(run, "BitFit", model, tokenizer, lr=BITFIT)
 
 
+BASE = "stories"
 FULL, LORA, BITFIT = 1e-3, 5e-3, 2e-2  # the fewer weights, the further each has to go
 
 
 def against_full(run: Run, name: str, model: GPT, tokenizer: Tokenizer, *, lr: float) -> Report:
     """A model of which few weights train, beside the base it came from and the one of which all trained."""
     full = load_instructed(run)[0]
-    rows = {"base": measure(load_base(run)[0], tokenizer, run), "SFT": measure(full, tokenizer, run)}
+    rows = {"base": measure(load_base(run, BASE)[0], tokenizer, run), "SFT": measure(full, tokenizer, run)}
     rows[name], history = tune_and_measure(model, tokenizer, run, lr=lr)
     rows["SFT"]["trained"] = full.n_params
     aims = {f"{name} keeps up with SFT, all within 0.05": rows[name]["all"] >= rows["SFT"]["all"] - 0.05}
@@ -128,7 +129,7 @@ def load_instructed(run: Run) -> tuple[GPT, Tokenizer]:
     """The SFT model as it was kept, in eval mode; tuned first where there is none."""
     folder = run.folder("sft")
     if not (folder / "config.json").exists():
-        base, tokenizer = load_base(run)
+        base, tokenizer = load_base(run, BASE)
         tune(base, tokenizer, run, lr=FULL)
         base.save_pretrained(folder, tokenizer)
     return GPT.from_pretrained(folder, device=run.device), load_tokenizer(folder)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tinytrans.data.batches import Batch
 from tinytrans.data.preferences import Preference, PreferenceBatches, win_rate
 from tinytrans.models.gpt import GPT
-from tinytrans.recipes.instruct import load_instructed
+from tinytrans.recipes.instruct import BASE, load_instructed
 from tinytrans.recipes.report import Report, Row, Run
 from tinytrans.recipes.tales import load_base
 from tinytrans.recipes.taste import gather, like, prompts, retell, speak, taste, watched
@@ -47,7 +47,7 @@ def dpo(run: Run) -> Report:
 
 def orpo(run: Run) -> Report:
     """The base model learns from pairs of its own answers, to answer and to please at once."""
-    model, tokenizer = load_base(run)
+    model, tokenizer = load_base(run, BASE)
     own = gather(model, tokenizer, prompts(run, run.pick(320, 16)), run)
     pairs = own + retell(run, 4 * len(own))
     history = lean(model, pairs, tokenizer, partial(orpo_step, lam=1.0), run, lr=5e-4)

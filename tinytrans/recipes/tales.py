@@ -1,17 +1,18 @@
-"""The base model: tales -> a GPT that tells stories and does what an instruction in front of them says.
+"""The base models: tales -> a GPT that tells stories and does what an instruction in front of them says.
 
-All other recipes of the tales start from it; what it costs is paid once and kept.
+Other recipes of the tales start from one; what it costs is paid once and kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from tinytrans import checkpoints
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import IGNORED, Batch, PaddedBatches, pad
-from tinytrans.data.chat import ASSISTANT, SPECIAL_TOKENS, USER
-from tinytrans.data.tales import Tales
+from tinytrans.data.chat import ASSISTANT, SPECIAL_TOKENS, USER, prompt
+from tinytrans.data.tales import Tales, heading
 from tinytrans.data.tales_verify import consistent, copied
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes.answers import LONGEST, obedience, sample_answers, texts
@@ -28,29 +29,53 @@ def tales(run: Run) -> Report:
 
     The control: the same stories, held against instructions that were not theirs.
     """
-    model, tokenizer, history = train_base(run)
+    model, tokenizer, history = train_base(run, "tales")
     instructions = held_out(run)
     stories = texts(tokenizer, answers_to(model, tokenizer, instructions, run))
     told = obedience(instructions, stories)
     control = obedience(instructions[1:] + instructions[:1], stories)
     rows = {"tales": told | soundness(stories, run), "control: another's story": control}
-    bound = {wish: told.get(wish, 0.0) for wish in ("kind", "name", "place", "end")}
-    aims = {f"{wish} obeyed >= 0.90": share >= 0.9 for wish, share in bound.items()}
-    aims["these four obeyed together >= 0.80"] = told["these four"] >= 0.8
-    return Report(rows=rows, figures=figures(model, history), aims=aims, records=history.records)
+    return Report(rows=rows, figures=figures(model, history), aims=aims(told), records=history.records)
 
 
-def train_base(run: Run) -> tuple[GPT, Tokenizer, History]:
-    """Train the base model and keep it in the run's folder; a run that was broken off goes on where it stood."""
-    documents = Tales(run.pick(30_000, 200), seed=run.seed).documents(instructed=0.8)
-    unseen = Tales(run.pick(240, 12), seed=run.seed, split="validation").documents(instructed=0.8)
+def stories(run: Run) -> Report:
+    """The same model learns from books: above most tales an instruction stands as a heading, and nobody ever chats.
+
+    It writes what a heading says. Asked in a chat, the control, it does so much less: that is for instruction tuning.
+    """
+    model, tokenizer, history = train_base(run, "stories")
+    instructions = held_out(run)
+    rows = {
+        "under a heading": obedience(
+            instructions, texts(tokenizer, answers_to(model, tokenizer, instructions, run, heading))
+        ),
+        "control: in a chat": obedience(
+            instructions, texts(tokenizer, answers_to(model, tokenizer, instructions, run))
+        ),
+    }
+    return Report(
+        rows=rows, figures=figures(model, history), aims=aims(rows["under a heading"]), records=history.records
+    )
+
+
+def aims(told: Row) -> dict[str, bool]:
+    """What a base model should have learned: each wish, and the four that most instructions hold."""
+    each = {f"{wish} obeyed >= 0.90": told.get(wish, 0.0) >= 0.9 for wish in ("kind", "name", "place", "end")}
+    return each | {"these four obeyed together >= 0.80": told["these four"] >= 0.8}
+
+
+def train_base(run: Run, name: str) -> tuple[GPT, Tokenizer, History]:
+    """Train the base model "tales" or "stories" and keep it in the run's folder; what was broken off goes on."""
+    chat = name == "tales"
+    documents = Tales(run.pick(30_000, 200), seed=run.seed).documents(instructed=0.8, chat=chat)
+    unseen = Tales(run.pick(240, 12), seed=run.seed, split="validation").documents(instructed=0.8, chat=chat)
     config = shape(run)
     tokenizer = BPETokenizer.train(documents[::6], config.vocab_size, SPECIAL_TOKENS)
     model = GPT(replace(config, vocab_size=tokenizer.vocab_size)).to(run.device)
     ids, rows = tokenizer.encode_batch(documents), tokenizer.encode_batch(unseen)
     batches = PaddedBatches(ids, BATCH, max_len=config.max_len, seed=run.seed)
     validation = [pad(rows[i : i + BATCH], max_len=config.max_len) for i in range(0, len(rows), BATCH)]
-    checkpoint = run.folder("tales") / "checkpoint.safetensors"
+    checkpoint = run.folder(name) / "checkpoint.safetensors"
     history = pretrain(
         model,
         lambda step: unasked(batches[step], tokenizer),
@@ -64,7 +89,7 @@ def train_base(run: Run) -> tuple[GPT, Tokenizer, History]:
     )
     if history.interrupted:
         raise KeyboardInterrupt
-    model.save_pretrained(run.folder("tales"), tokenizer)
+    model.save_pretrained(run.folder(name), tokenizer)
     checkpoint.unlink()
     return model, tokenizer, history
 
@@ -75,9 +100,10 @@ def unasked(batch: Batch, tokenizer: Tokenizer) -> Batch:
     What somebody will ask for is chance, and chance is noise in the gradient: without it the story's words are bound
     to the instruction's sooner.
     """
-    user, assistant = tokenizer.token_to_id(USER), tokenizer.token_to_id(ASSISTANT)
-    asked = (batch.ids[:, :1] == user) & ((batch.ids == assistant).cumsum(dim=1) == 0)
-    return Batch(batch.ids, batch.targets.masked_fill(asked, IGNORED))
+    user, assistant, line = tokenizer.token_to_id(USER), tokenizer.token_to_id(ASSISTANT), tokenizer.encode("\n")[0]
+    headed = (batch.ids[:, :1] == user) | (batch.ids == line).any(dim=1, keepdim=True)
+    above = ((batch.ids == assistant) | (batch.ids == line)).cumsum(dim=1) == 0
+    return Batch(batch.ids, batch.targets.masked_fill(headed & above, IGNORED))
 
 
 def shape(run: Run) -> GPTConfig:
@@ -87,13 +113,13 @@ def shape(run: Run) -> GPTConfig:
     return replace(full, vocab_size=400, n_layers=2, d_model=32) if run.quick else full
 
 
-def load_base(run: Run) -> tuple[GPT, Tokenizer]:
+def load_base(run: Run, name: str = "tales") -> tuple[GPT, Tokenizer]:
     """The base model in eval mode: this run's own, else that which comes with the library (of seed 0), else trained."""
-    folder = run.folder("tales")
+    folder = run.folder(name)
     if not (folder / "config.json").exists():
         if run.seed == 0 and not run.quick:
-            return checkpoints.load("tales", device=run.device)
-        train_base(run)
+            return checkpoints.load(name, device=run.device)
+        train_base(run, name)
     return GPT.from_pretrained(folder, device=run.device), load_tokenizer(folder)
 
 
@@ -102,10 +128,12 @@ def held_out(run: Run) -> list[str]:
     return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="validation")]
 
 
-def answers_to(model: GPT, tokenizer: Tokenizer, instructions: list[str], run: Run) -> list[list[int]]:
+def answers_to(
+    model: GPT, tokenizer: Tokenizer, instructions: list[str], run: Run, asked: Callable[[str], str] = prompt
+) -> list[list[int]]:
     """The answers by which a model is measured: the same chance for all models that are compared."""
-    longest = run.pick(LONGEST, 12)
-    return sample_answers(model, tokenizer, instructions, generator=run.generator(), longest=longest)
+    longest, generator = run.pick(LONGEST, 12), run.generator()
+    return sample_answers(model, tokenizer, instructions, generator=generator, longest=longest, asked=asked)
 
 
 def soundness(stories: list[str], run: Run) -> Row:
