@@ -120,7 +120,7 @@ def test_implicit_rewards_tell_the_accuracy() -> None:
 
 def test_shapes_must_agree() -> None:
     """Log-probabilities (B,) beside (B, 1) are refused, not broadcast to (B, B)."""
-    with pytest.raises(ValueError, match=r"logprobs \(3,\) and ref_logprobs \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"chosen \(3,\) and ref_chosen \(3, 1\)"):
         dpo_loss(CHOSEN, REJECTED, CHOSEN[:, None], REJECTED)
     with pytest.raises(ValueError, match=r"chosen \(3,\) and rejected \(2,\)"):
         ipo_loss(CHOSEN, REJECTED[:2], CHOSEN, REJECTED[:2])

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tinytrans.training.orpo import log1mexp, log_odds, odds_ratio_loss, orpo_loss
+from tinytrans.training.orpo import log_odds, orpo_loss
+
+NONE = torch.tensor(0.0)  # no instruction loss: the odds alone
 
 
-def test_log1mexp_keeps_its_digits() -> None:
-    """log(1 - exp(x)) in float32 agrees with Python's float64 from x = -1e-30 to -1e4 in all but the last digit."""
-    for x in (-1e-30, -1e-8, -1e-3, -0.5, -0.69, -0.7, -1.0, -5.0, -20.0, -80.0):
-        expected = math.log(-math.expm1(x)) if x > -0.5 else math.log1p(-math.exp(x))
-        assert log1mexp(torch.tensor(x)).item() == pytest.approx(expected, rel=3e-6)
-    assert log1mexp(torch.tensor(-1e4)).item() == 0
+def test_log_odds_keep_their_digits() -> None:
+    """The log-odds in float32 agree with Python's float64 from p = exp(-1e-30), all but certain, to exp(-1e4)."""
+    for x in (-1e-30, -1e-8, -1e-3, -0.5, -0.69, -0.7, -1.0, -5.0, -20.0, -80.0, -1e4):
+        expected = x - math.log(-math.expm1(x))
+        assert log_odds(torch.tensor(x)).item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_odds_by_hand() -> None:
@@ -29,13 +30,13 @@ def test_odds_by_hand() -> None:
 def test_loss_by_hand() -> None:
     """Odds of 3 against odds of 1 are preferred with probability 3/4; lambda weighs that, not the likelihood."""
     chosen, rejected = torch.tensor([0.75]).log(), torch.tensor([0.5]).log()
-    assert odds_ratio_loss(chosen, rejected).item() == pytest.approx(-math.log(0.75))
+    assert orpo_loss(NONE, chosen, rejected, lam=1.0).item() == pytest.approx(-math.log(0.75))
     assert orpo_loss(torch.tensor(2.0), chosen, rejected, lam=0.5).item() == pytest.approx(2 - 0.5 * math.log(0.75))
     assert orpo_loss(torch.tensor(2.0), chosen, chosen, lam=0.5).item() == pytest.approx(2 + 0.5 * math.log(2))
 
 
 def test_gradients() -> None:
-    """The gradients agree with finite differences in float64, on both branches of log1mexp."""
+    """The gradients agree with finite differences in float64."""
     c = torch.tensor([-0.1, -0.6, -0.9, -4.0], dtype=torch.float64, requires_grad=True)
     r = torch.tensor([-3.0, -0.2, -1.1, -0.4], dtype=torch.float64, requires_grad=True)
     nll = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
@@ -47,7 +48,7 @@ def test_certainty_is_finite() -> None:
     for dtype in (torch.float32, torch.float64):
         for chosen, rejected in ((0.0, -1.0), (-1.0, 0.0), (0.0, 0.0), (-1e4, -1.0), (-1.0, -1e4), (-1e-20, -1e-10)):
             pair = [torch.tensor([x], dtype=dtype, requires_grad=True) for x in (chosen, rejected)]
-            loss = odds_ratio_loss(*pair)
+            loss = orpo_loss(NONE, *pair)
             loss.backward()
             assert loss.isfinite()
             assert all(x.grad.isfinite().all() for x in pair)
@@ -56,14 +57,14 @@ def test_certainty_is_finite() -> None:
 def test_gradient_pushes_apart() -> None:
     """The chosen answer is raised and the rejected lowered."""
     c, r = (torch.tensor([x], requires_grad=True) for x in (-1.0, -2.0))
-    odds_ratio_loss(c, r).backward()
+    orpo_loss(NONE, c, r).backward()
     assert c.grad.item() < 0 < r.grad.item()
 
 
 def test_errors_name_both_values() -> None:
     """Pairs of different shape and a likelihood that is not yet a mean are refused."""
     with pytest.raises(ValueError, match=r"chosen \(2,\) and rejected \(2, 1\)"):
-        odds_ratio_loss(torch.zeros(2), torch.zeros(2, 1))
+        orpo_loss(NONE, torch.zeros(2), torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"of shape \(\), not \(2,\)"):
         orpo_loss(torch.zeros(2), torch.zeros(2), torch.zeros(2))
 

@@ -102,6 +102,33 @@ def test_words_are_escaped() -> None:
     assert "<b>" not in widgets.look_around(WEIGHTS, ["<b>", "cat", "sat"]).widget().children[1].value
 
 
+def test_strip_tells_what_is_shaded() -> None:
+    """The description of shaded text names the shaded tokens, or with shades in between the darkest with numbers."""
+    alt = plots.strip(WORDS, torch.tensor([0.0, 1.0, 1.0]), title="answer").alt
+    assert alt == "Text of 3 tokens, answer. Shaded: cat sat. Not shaded: the."
+    assert "cat (0.75)" in plots.strip(WORDS, WEIGHTS[1]).alt
+    with pytest.raises(ValueError, match="3 tokens and 2 shades"):
+        plots.strip(WORDS, torch.zeros(2))
+
+
+def test_long_text_is_broken_into_lines() -> None:
+    """No line is wider than asked, no token is lost, and none is placed on another."""
+    places = plots.laid_out(WORDS * 9, 20)
+    assert len(set(places)) == 27
+    assert all(column + 3 <= 20 for _, column in places)
+    assert plots.strip(WORDS * 9, torch.zeros(27)).png()
+
+
+def test_reading_along_shows_the_note() -> None:
+    """Moving the slider shows the note of the chosen token, as text."""
+    slider, view = widgets.read_along(WORDS, WEIGHTS[1], ["one", "<two>", "three"]).widget().children
+    assert "<p>one</p>" in view.value
+    slider.value = 1
+    assert "&lt;two&gt;" in view.value
+    with pytest.raises(ValueError, match="3 tokens and 1 notes"):
+        widgets.read_along(WORDS, WEIGHTS[1], ["one"])
+
+
 def test_names_must_fit() -> None:
     """Too few words for a matrix are an error that names both."""
     with pytest.raises(ValueError, match=r"\(3, 3\), not \(2, 2\)"):

@@ -24,6 +24,7 @@ from torch import Tensor
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo")
 DASHES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
+SHADE = (0.0, 114 / 255, 178 / 255)  # COLOURS[0], for backgrounds; its opacity carries the number
 MOST_ROWS = 12  # of a heat map that its description goes through one by one
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -150,6 +151,58 @@ def bars(
         axis.legend(fontsize=9)
     told = " ".join(describe_bars(name, numbers, labels) for name, numbers in groups.items())
     return Picture(figure, f"Bars, {title or y_label}: {y_label} for {len(labels)} labels. {told}")
+
+
+def strip(tokens: Sequence[str], shades: Tensor, *, title: str = "", width: int = 76) -> Picture:
+    """Tokens as running text, each the darker the nearer its shade (T,) is to 1; below 0 and above 1 is cut off.
+
+    Raises ValueError where tokens and shades differ in number.
+    """
+    depth = shades.detach().float().cpu().clamp(0, 1).tolist()
+    if len(depth) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens and {len(depth)} shades")
+    places = laid_out(tokens, width)
+    rows = 1 + max((row for row, _ in places), default=0)
+    figure = Figure(figsize=(0.088 * width, 0.32 * rows + 0.5), layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlim=(0, width), ylim=(rows - 0.1, -0.6), xticks=[], yticks=[])
+    axis.set_title(title, fontsize=10)
+    axis.set_frame_on(False)
+    for token, shade, (row, column) in zip(tokens, depth, places, strict=True):
+        box = {
+            "boxstyle": "round,pad=0.15",
+            "facecolor": (*SHADE, 0.6 * shade),
+            "edgecolor": "#888888",
+            "linewidth": 0.5,
+        }
+        axis.text(column, row, token, family="monospace", fontsize=8, va="center", bbox=box)
+    return Picture(figure, describe_strip(title, tokens, depth))
+
+
+def laid_out(tokens: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """Where each token stands, (row, column), in lines of so many characters.
+
+    >>> laid_out(["once", "upon", "a"], 10)
+    [(0, 0), (0, 6), (1, 0)]
+    """
+    places, row, column = [], 0, 0
+    for token in tokens:
+        if column and column + len(token) > width:
+            row, column = row + 1, 0
+        places.append((row, column))
+        column += len(token) + 2
+    return places
+
+
+def describe_strip(title: str, tokens: Sequence[str], depth: Sequence[float]) -> str:
+    """Shaded text in words: which tokens are shaded, or where there are shades between, which are the darkest."""
+    head = f"Text of {len(tokens)} tokens{f', {title}' if title else ''}."
+    if all(shade in (0.0, 1.0) for shade in depth):
+        dark = " ".join(token for token, shade in zip(tokens, depth, strict=True) if shade)
+        light = " ".join(token for token, shade in zip(tokens, depth, strict=True) if not shade)
+        return f"{head} Shaded: {dark or 'none'}. Not shaded: {light or 'none'}."
+    darkest = sorted(range(len(tokens)), key=lambda i: -depth[i])[:MOST_ROWS]
+    return f"{head} Darkest: {', '.join(f'{tokens[i]} ({depth[i]:.2f})' for i in sorted(darkest))}."
 
 
 def limits(matrices: Iterable[Tensor]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import ipywidgets
 from IPython.display import display
 from torch import Tensor
 
-from tinytrans.plots import Picture, bars, curves, heat_map
+from tinytrans.plots import Picture, bars, curves, heat_map, strip
 
 BLUE = (0, 114, 178)  # Okabe and Ito 2008; only its opacity carries the number, which is written beside it as well
 
@@ -58,6 +58,23 @@ def look_around(
         return f'<p style="line-height:2.6">{html.escape(tokens[t])} looks at: {shaded}</p>'
 
     return Explorer(heat_map(rows, tokens, names, title=title), choices, show, "query")
+
+
+def read_along(tokens: Sequence[str], shades: Tensor, notes: Sequence[str], *, title: str = "") -> Explorer:
+    """Text to walk through, token by token: each the darker the nearer its shade (T,) is to 1, and a note on each.
+
+    Raises ValueError where tokens, shades and notes differ in number.
+    """
+    if len(notes) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens and {len(notes)} notes")
+    picture, depth = strip(tokens, shades, title=title), shades.detach().float().cpu().tolist()
+
+    def show(t: int) -> str:
+        shaded = [shade(token, weight) for token, weight in zip(tokens, depth, strict=True)]
+        shaded[t] = f'<b style="outline:2px solid black">{shaded[t]}</b>'
+        return f'<p style="line-height:2.6">{" ".join(shaded)}</p><p>{html.escape(notes[t])}</p>'
+
+    return Explorer(picture, [(f"{t}: {token}", t) for t, token in enumerate(tokens)], show, "place")
 
 
 def shade(name: str, weight: float) -> str:

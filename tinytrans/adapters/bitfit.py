@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from tinytrans.adapters.trainable import freeze, matches
 
 
-def is_bias(name: str) -> bool:
-    """A weight is a bias by its name: `bias`, or torch's `in_proj_bias` and `bias_hh_l0`.
+def biases(names: Iterable[str]) -> list[str]:
+    """Dotted names of weights -> those of biases, in their order: `bias`, or torch's `in_proj_bias` and `bias_hh_l0`.
 
-    >>> is_bias("norm.bias"), is_bias("norm.weight"), is_bias("bias.weight")
-    (True, False, False)
+    What counts is the part behind the last dot. A norm's bias is one, its weight (the gain) is none.
+
+    >>> biases(["norm.bias", "norm.weight", "bias.weight", "rnn.bias_hh_l0"])
+    ['norm.bias', 'rnn.bias_hh_l0']
     """
-    last = name.rpartition(".")[2]
-    return last == "bias" or last.endswith("_bias") or last.startswith("bias_")
+    chosen = []
+    for name in names:
+        last = name.split(".")[-1]
+        if last == "bias" or last.endswith("_bias") or last.startswith("bias_"):
+            chosen.append(name)
+    return chosen
 
 
 def bias_names(model: nn.Module) -> list[str]:
@@ -25,7 +31,7 @@ def bias_names(model: nn.Module) -> list[str]:
     >>> bias_names(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2, bias=False)))
     ['0.bias', '1.bias']
     """
-    return [name for name, _ in model.named_parameters() if is_bias(name)]
+    return biases(name for name, _ in model.named_parameters())
 
 
 def bitfit(model: nn.Module, *, also: Sequence[str] = ()) -> nn.Module:

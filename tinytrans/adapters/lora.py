@@ -26,7 +26,8 @@ def lora_linear(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float) -
     >>> lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), alpha=2)
     tensor([13.,  1.])
     """
-    return F.linear(x, weight) + correction(x, a, b, alpha)
+    down = F.linear(x, a)  # (..., r): never the full matrix B A
+    return F.linear(x, weight) + alpha / a.shape[0] * F.linear(down, b)
 
 
 def correction(x: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:

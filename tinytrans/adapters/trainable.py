@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
+
+
+def count_trainable(shapes: Mapping[str, Sequence[int]], trained: Iterable[str]) -> tuple[int, int]:
+    """How many numbers train and how many there are: the shapes of all weights by name, the names of those that train.
+
+    A weight of shape () is one number.
+
+    >>> count_trainable({"up.weight": (8, 2), "up.bias": (8,)}, ["up.bias"])
+    (8, 24)
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    return sum(sizes[name] for name in set(trained)), sum(sizes.values())
 
 
 def trainable_parameters(model: nn.Module) -> tuple[int, int]:
@@ -14,8 +27,9 @@ def trainable_parameters(model: nn.Module) -> tuple[int, int]:
     >>> trainable_parameters(nn.Linear(3, 2))
     (8, 8)
     """
-    weights = list(model.parameters())  # each once, however many layers hold it
-    return sum(w.numel() for w in weights if w.requires_grad), sum(w.numel() for w in weights)
+    weights = dict(model.named_parameters())  # each once, however many layers hold it
+    trained = [name for name, weight in weights.items() if weight.requires_grad]
+    return count_trainable({name: weight.shape for name, weight in weights.items()}, trained)
 
 
 def freeze(model: nn.Module) -> nn.Module:

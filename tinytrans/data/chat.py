@@ -5,8 +5,30 @@ A tokenizer is trained with SPECIAL_TOKENS; from then on each of them is one id.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 END, USER, ASSISTANT, PAD = "<|end|>", "<|user|>", "<|assistant|>", "<|pad|>"
 SPECIAL_TOKENS = (END, USER, ASSISTANT, PAD)
+
+
+def render(turns: Sequence[tuple[str, str]]) -> str:
+    """A dialogue -> the text that a model reads: each turn behind the sign of who speaks, each answer with its end.
+
+    turns are (role, text), "user" and "assistant" in turn, the user first. The sign of a role is <|role|>, and <|end|>
+    closes what the assistant said. Where the user spoke last, the assistant's sign follows: the answer may begin.
+    Raises ValueError where somebody else speaks, or out of turn.
+
+    >>> render([("user", "Say hello."), ("assistant", "Hello!")])
+    '<|user|>Say hello.<|assistant|>Hello!<|end|>'
+    >>> render([("user", "Say hello.")])
+    '<|user|>Say hello.<|assistant|>'
+    """
+    text = ""
+    for number, (role, said) in enumerate(turns):
+        if role != (expected := ("user", "assistant")[number % 2]):
+            raise ValueError(f"turn {number} is the {expected}'s, not the {role}'s")
+        text += f"<|{role}|>{said}" if role == "user" else f"<|{role}|>{said}<|end|>"
+    return text + "<|assistant|>" if len(turns) % 2 else text
 
 
 def prompt(instruction: str) -> str:
@@ -15,4 +37,4 @@ def prompt(instruction: str) -> str:
     >>> prompt("Say hello.")
     '<|user|>Say hello.<|assistant|>'
     """
-    return f"{USER}{instruction}{ASSISTANT}"
+    return render([("user", instruction)])

@@ -59,7 +59,8 @@ def dpo_step(model: nn.Module, batch: Batch, *, reference: nn.Module, beta: floa
     mine = sequence_logprobs(model(batch.ids), batch.targets)
     with torch.no_grad():
         theirs = sequence_logprobs(reference(batch.ids), batch.targets)
-    return dpo_loss(*mine.chunk(2), *theirs.chunk(2), beta=beta)
+    (chosen, rejected), (ref_chosen, ref_rejected) = mine.chunk(2), theirs.chunk(2)
+    return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
 
 
 def orpo_step(model: nn.Module, batch: Batch, *, lam: float) -> Tensor:

@@ -24,9 +24,7 @@ def implicit_reward(logprobs: Tensor, ref_logprobs: Tensor, *, beta: float = 0.1
     return beta * (logprobs - ref_logprobs.detach())
 
 
-def dpo_loss(
-    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float = 0.1
-) -> Tensor:
+def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float = 0.1) -> Tensor:
     """The reward model's loss on the implicit rewards: summed log-probabilities (B,) of each -> scalar.
 
     The mean of -log sigma(beta log(pi_c / ref_c) - beta log(pi_r / ref_r)); ln 2 where the policy is the reference.
@@ -36,8 +34,11 @@ def dpo_loss(
     >>> dpo_loss(same, same, same, same)
     tensor(0.6931)
     """
-    better = implicit_reward(chosen, ref_chosen, beta=beta)
-    worse = implicit_reward(rejected, ref_rejected, beta=beta)
+    for name, other in (("rejected", rejected), ("ref_chosen", ref_chosen), ("ref_rejected", ref_rejected)):
+        if other.shape != chosen.shape:
+            raise ValueError(f"chosen {tuple(chosen.shape)} and {name} {tuple(other.shape)} differ in shape")
+    better = beta * (chosen - ref_chosen.detach())
+    worse = beta * (rejected - ref_rejected.detach())
     return pairwise_loss(better, worse)
 
 

@@ -32,18 +32,21 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return -surprise.view_as(targets)
 
 
-def sequence_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None, *, mean: bool = False) -> Tensor:
+def sequence_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None, mean: bool = False) -> Tensor:
     """How likely each whole answer was: the sum of its tokens' log-probabilities, (B,), or with `mean` their mean.
 
-    mask (B, T): True at the tokens that count; without it all whose target is not -100. DPO and PPO want the sum,
-    ORPO and SimPO the mean, which does not favour short answers. An answer of no token gets 0.
+    mask (B, T): True at the tokens that count; without it all whose target is not -100. DPO wants the sum, ORPO and
+    SimPO the mean, which does not favour short answers. An answer of no token gets 0.
 
     >>> sequence_logprobs(torch.zeros(1, 3, 4), torch.tensor([[1, 2, 3]]), torch.tensor([[False, True, True]])).exp()
     tensor([0.0625])
     """
-    mask = targets != IGNORED if mask is None else mask
-    same_shape(targets=targets, mask=mask)
-    total = token_logprobs(logits, targets).masked_fill(~mask, 0).sum(dim=-1)
+    mask = targets != -100 if mask is None else mask
+    if mask.shape != targets.shape:
+        raise ValueError(f"targets {tuple(targets.shape)} and mask {tuple(mask.shape)} differ in shape")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision has three digits
+    surprise = F.cross_entropy(wide.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    total = -surprise.masked_fill(~mask, 0).sum(dim=-1)
     return total / mask.sum(dim=-1).clamp(min=1) if mean else total
 
 

@@ -36,9 +36,7 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def token_rewards(
-    scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, beta: float = 0.05
-) -> Tensor:
+def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, beta: float = 0.05) -> Tensor:
     """What each token earns: -beta (log pi - log ref), and the last one the answer's score too: scores (B,) -> (B, T).
 
     Padding earns 0. Without the penalty the model learns to please the reward model, not people. No gradient flows
@@ -47,17 +45,17 @@ def token_rewards(
     >>> token_rewards(torch.tensor([5.0]), torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([[True, True, False]]))
     tensor([[0., 5., 0.]])
     """
-    same_shape(logprobs=logprobs, mask=mask)
+    for name, other in (("ref_logprobs", ref_logprobs), ("mask", mask)):
+        if other.shape != logprobs.shape:
+            raise ValueError(f"logprobs {tuple(logprobs.shape)} and {name} {tuple(other.shape)} differ in shape")
     if scores.shape != mask.shape[:1]:
         raise ValueError(f"mask {tuple(mask.shape)} asks for scores {tuple(mask.shape[:1])}, not {tuple(scores.shape)}")
     last = mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1)  # one True from here to the end
-    penalty = beta * k1(logprobs, ref_logprobs)
+    penalty = beta * (logprobs - ref_logprobs)
     return (last * scores[:, None] - penalty).masked_fill(~mask, 0).detach()
 
 
-def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
-) -> tuple[Tensor, Tensor]:
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
     """How much better than expected each token turned out: rewards, values (B, T) -> advantages and returns (B, T).
 
     delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  return_t = A_t + V_t, what the critic
@@ -68,7 +66,9 @@ def gae(
     >>> gae(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([[True, True]]), lam=1.0)
     (tensor([[0.5000, 0.5000]]), tensor([[1., 1.]]))
     """
-    same_shape(rewards=rewards, values=values, mask=mask)
+    for name, other in (("values", values), ("mask", mask)):
+        if other.shape != rewards.shape:
+            raise ValueError(f"rewards {tuple(rewards.shape)} and {name} {tuple(other.shape)} differ in shape")
     rewards, values = (x.detach().masked_fill(~mask, 0) for x in (rewards, values))
     advantage = next_value = torch.zeros_like(rewards[:, 0])
     backwards = []
@@ -92,7 +92,7 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def surrogate(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float = 0.2, clip_high: float | None = None
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float = 0.2, clip_high: float | None = None
 ) -> Tensor:
     """PPO's loss of each token: -min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = pi / pi_old, (B, T).
 
@@ -103,7 +103,9 @@ def surrogate(
     >>> surrogate(torch.tensor([0.5, -0.5]).log1p(), torch.zeros(2), torch.tensor([1.0, 1.0]))
     tensor([-1.2000, -0.5000])
     """
-    same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
+    for name, other in (("old_logprobs", old_logprobs), ("advantages", advantages)):
+        if other.shape != logprobs.shape:
+            raise ValueError(f"logprobs {tuple(logprobs.shape)} and {name} {tuple(other.shape)} differ in shape")
     ratio = (logprobs - old_logprobs.detach()).exp()
     bounded = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     advantages = advantages.detach()

@@ -29,7 +29,7 @@ def last_token_reward(values: Tensor, lengths: Tensor) -> Tensor:
     return values[torch.arange(B, device=values.device), lengths - 1]
 
 
-def pairwise_loss(chosen: Tensor, rejected: Tensor, *, margin: Tensor | float = 0.0) -> Tensor:
+def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
     """How badly the rewards explain the preferences: (B,) of the chosen and (B,) of the rejected -> scalar.
 
     The mean of -log sigma(r_chosen - r_rejected - margin). Bradley and Terry's model: the better is preferred with
@@ -39,7 +39,8 @@ def pairwise_loss(chosen: Tensor, rejected: Tensor, *, margin: Tensor | float = 
     >>> pairwise_loss(torch.tensor([1.0]), torch.tensor([1.0]))
     tensor(0.6931)
     """
-    same_shape(chosen=chosen, rejected=rejected)
+    if chosen.shape != rejected.shape:
+        raise ValueError(f"chosen {tuple(chosen.shape)} and rejected {tuple(rejected.shape)} differ in shape")
     return -F.logsigmoid(chosen - rejected - margin).mean()  # log(sigmoid(x)) would be -inf below x = -104
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from tinytrans.training.logprobs import same_shape
-from tinytrans.training.pretrain import IGNORED, next_token_loss
 
 
 def answer_mask(prompt_lengths: Tensor, lengths: Tensor, T: int) -> Tensor:
@@ -24,7 +22,8 @@ def answer_mask(prompt_lengths: Tensor, lengths: Tensor, T: int) -> Tensor:
     >>> answer_mask(torch.tensor([1, 2]), torch.tensor([3, 3]), 4).int().tolist()
     [[0, 1, 1, 0], [0, 0, 1, 0]]
     """
-    same_shape(prompt_lengths=prompt_lengths, lengths=lengths)
+    if prompt_lengths.shape != lengths.shape:
+        raise ValueError(f"prompt_lengths {prompt_lengths.shape} and lengths {lengths.shape} differ")
     positions = torch.arange(T, device=lengths.device)
     return (prompt_lengths[:, None] <= positions) & (positions < lengths[:, None])
 
@@ -38,17 +37,22 @@ def answer_targets(ids: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
     >>> answer_targets(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[False, False, True, False]]))
     (tensor([[5, 6, 7]]), tensor([[-100,    7, -100]]))
     """
-    same_shape(ids=ids, answer=answer)
-    return ids[:, :-1], ids[:, 1:].masked_fill(~answer[:, 1:], IGNORED)
+    if ids.shape != answer.shape:
+        raise ValueError(f"ids {tuple(ids.shape)} and answer {tuple(answer.shape)} differ in shape")
+    return ids[:, :-1], ids[:, 1:].masked_fill(~answer[:, 1:], -100)
 
 
 def sft_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """The mean surprise at the answers' tokens: logits (B, T, V), targets (B, T), -100 elsewhere -> scalar, in nats.
 
-    Every answer token of the batch weighs the same, so a long answer weighs more than a short one. Source: Ouyang et
-    al. 2022 (InstructGPT), arXiv 2203.02155.
+    Every answer token of the batch weighs the same, so a long answer weighs more than a short one. A batch without
+    any costs 0. Source: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155.
+
+    >>> round(sft_loss(torch.zeros(1, 2, 10), torch.tensor([[-100, 3]])).item(), 4)  # ln 10
+    2.3026
     """
-    return next_token_loss(logits, targets)
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")  # -100 is left out
+    return total / (targets != -100).sum().clamp(min=1)
 
 
 def answer_batch(

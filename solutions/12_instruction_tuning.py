@@ -1,0 +1,517 @@
+# %% [markdown]
+# # 12 · Instruction tuning
+#
+# A pretrained model goes on with texts. Nobody has told it that you might want something. In this lesson you make it answer: first by training all of
+# its weights, then by training so few of them that the result fits into a small file.
+#
+# **You will be able to**
+#
+# - render a dialogue as the one text that a model reads, and say why training and use must agree in it to the letter;
+# - build batches in which the answer is learned and the prompt is only read;
+# - tell from a model's behaviour which tokens its loss had left out;
+# - write LoRA's forward pass, merge it away, and count what it trains; pick the biases for BitFit;
+# - weigh full tuning, LoRA and BitFit against each other, on figures of your own.
+#
+# **Builds on** the loss of lesson 11 (targets shifted by one, -100 where nothing is asked), on generation (10) and on matrix products. **Leads to** 13, where the
+# model that does as it is told learns what people like.
+#
+# **Time** about 80 minutes: a model that goes on 5, dialogues 15, what is learned 15, a first tuning 10, LoRA 15, BitFit 10, breaking it 10. The notebook computes
+# for about four minutes in all on two CPU cores. A GPU changes nothing but the time.
+#
+# **Letters** B dialogues in a batch, T tokens, V words of the vocabulary; $W$ a weight $(D_{out}, D_{in})$, $r$ the rank, $A$ $(r, D_{in})$, $B$ $(D_{out}, r)$.
+
+# %% tags=["setup"]
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# %%
+torch.manual_seed(0)
+
+# %% tags=["tools"]
+import os
+import time
+from functools import partial
+
+from graders.check import check
+from tinytrans import checkpoints, fit, load, pick
+from tinytrans.adapters.trainable import linear_layers, replace
+from tinytrans.plots import curves
+from tinytrans.recipes.answers import LeftPadded, obedience, texts
+from tinytrans.recipes.instruct import with_biases
+from tinytrans.sampling import generate
+from tinytrans.training.optim import adamw, warmup_cosine
+from tinytrans.widgets import read_along
+
+# %%
+quick = os.environ.get("TINYTRANS_QUICK") == "1"  # the same code with fewer steps, for tests
+device = pick()
+print(f"running on {device}{', in quick mode' if quick else ''}")
+
+# %% [markdown]
+# **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
+# `from tinytrans.data.chat import render`: from there on the notebook uses the library's version. Your points still come from your own cell, so come
+# back to it.
+#
+# ## 1. A model that goes on (5 minutes)
+#
+# The base model of this lesson, `stories`, has a million weights and was pretrained as in lesson 11. It tells stories of animals well. Let us ask it for one.
+
+
+# %%
+def load_base() -> tuple[nn.Module, object]:
+    """The pretrained model and its tokenizer, fresh from the file."""
+    model, tokenizer = checkpoints.load("stories", device=device)
+    return model, tokenizer
+
+
+base, tokenizer = load_base()
+end = tokenizer.token_to_id("<|end|>")
+
+
+@torch.no_grad()
+def go_on(model: nn.Module, text: str, n: int = 60) -> str:
+    """What a model writes behind a text, by greedy choice, until its end sign or n tokens."""
+    ids = torch.tensor([tokenizer.encode(text)], device=device)
+    start, n = ids.shape[1], min(n, 5) if quick else n
+    while ids.shape[1] < start + n and ids[0, -1] != end:
+        ids = torch.cat([ids, model(ids)[:, -1:].argmax(dim=-1)], dim=1)
+    return tokenizer.decode(ids[0, start:].tolist())
+
+
+request = "Tell a story about a fox named Mei by the lake. It has a sad end."
+for text in ("Once upon a time there was", request):
+    print(f"{text}\n    ... {go_on(base, text)}\n")
+
+# %% [markdown]
+# The first is what the model was made for: given a beginning, it finds a likely continuation. To the second it does the same. What follows a request in a text
+# depends on what such texts were like; the model has no notion that *it* is asked and that *you* want to have it done. Is it a fox? Named Mei? By the lake? Is the end sad? All of this can be checked, so let us
+# count, on requests with pairs of names that no training text has.
+
+# %%
+requests = [tale.instruction for tale in load("tales", n=12 if quick else 100, seed=1, split="validation")]
+
+
+def answers_to(model: nn.Module, prompts: list[list[int]], longest: int = 20 if quick else 200) -> list[list[int]]:
+    """An answer to each prompt, sampled at temperature 0.7, all at once: the prompts are padded in front."""
+    T = max(map(len, prompts))
+    rows = torch.tensor([[end] * (T - len(ids)) + ids for ids in prompts], device=device)
+    unseen = LeftPadded(model, torch.tensor([T - len(ids) for ids in prompts], device=device))
+    chance = torch.Generator(device).manual_seed(0)
+    said = generate(unseen, rows, max_new_tokens=longest, temperature=0.7, stop=end, generator=chance)[:, T:].tolist()
+    return [row[: row.index(end) + 1] if end in row else row for row in said]
+
+
+def report(model: nn.Module, form: str = "<|user|>{}<|assistant|>") -> dict[str, float]:
+    """The share of held-out requests that a model fulfils, and how often it comes to an end by itself."""
+    answers = answers_to(model, [tokenizer.encode(form.format(text)) for text in requests])
+    told = obedience(requests, texts(tokenizer, answers))
+    stops = sum(end in answer for answer in answers) / len(answers)
+    return {wish: told[wish] for wish in ("kind", "name", "place", "end", "these four", "all")} | {"stops": stops}
+
+
+table = {"base": report(base)}
+print(table["base"])
+
+# %% [markdown]
+# `these four` is the share of requests of which all wishes about kind, name, place and end came true, `all` every wish (colours, things and dialogue too), `stops` the share of answers that ended by themselves. An end is sad or happy by chance, so half of those wishes come true without any obedience.
+#
+# There are three ways to get more out of such a model. One describes the task in the text (a **prompt**). One writes a few solved examples before it (**few-shot**, or in-context learning; Brown et al. 2020). And one
+# trains on. The first two change no weight, and work as well as the pretraining texts allow. This lesson is about the third.
+#
+# ## 2. Who speaks? (15 minutes)
+#
+# A model reads one row of tokens. For a conversation to fit in there it must be able to tell who speaks and when a turn is over. So we take signs that occur in no text: tokens of their own.
+#
+# | sign | means |
+# |---|---|
+# | `<|user|>` | what follows was said by the user |
+# | `<|assistant|>` | now the assistant speaks |
+# | `<|end|>` | the assistant has finished |
+#
+# By hand: the user says *Hi.*, the assistant *Hello!*, the user *A story, please.* The text is
+#
+# `<|user|>Hi.<|assistant|>Hello!<|end|><|user|>A story, please.<|assistant|>`
+#
+# and what comes next is the model's. Nothing stands between a sign and the words, not even a space: a space belongs to the token that follows it (lesson 01), so one too many makes another token of the answer's first word. This form is
+# a **chat template**. Every family of models has its own, and none of them works with another's.
+
+# %% [markdown]
+# **Exercise.** Render a dialogue.
+#
+# <details><summary>Hint 1</summary>Go through the turns, and add to a string.</details>
+# <details><summary>Hint 2</summary>The sign of a role is its name between `<|` and `|>`; only what the assistant said is followed by `<|end|>`.</details>
+# <details><summary>Hint 3</summary>After the loop: if the last turn was the user's, their number is odd, and `<|assistant|>` is still missing.</details>
+
+# %% exercise="chat.render"
+# from: tinytrans.data.chat.render
+
+# %%
+dialogue = [("user", request), ("assistant", "Mei was a little fox. Mei lived by the lake. She lost her kite and cried.")]
+print(render(dialogue))
+print(tokenizer.encode(render(dialogue[:1]))[:3], "...", tokenizer.encode(render(dialogue[:1]))[-3:])
+
+# %% [markdown]
+# The signs have become one id each. That is more than convenience:
+
+# %% question="chat.injection"
+
+# %% [markdown]
+# ## 3. What is learned (15 minutes)
+#
+# Now we have dialogues, some thousands of them, each a request and a story that fulfils it. The training is that of lesson 11: at each place predict the next token. This is **supervised fine-tuning**, SFT, and the model that comes out is what is published with *Instruct* in its
+# name, as the one that goes in has *Base*. It is still next-token prediction; only the texts are others, and one more thing: the loss counts **the answer alone**.
+#
+# Why? The model shall learn to answer, not to ask. A loss on the request would spend a part of every step on guessing what somebody might want next, which is chance. By hand, a dialogue of 6 tokens, of which the prompt has 3:
+#
+# | place | 0 | 1 | 2 | 3 | 4 | 5 |
+# |---|---|---|---|---|---|---|
+# | token | `<|user|>` | Hi | `<|assistant|>` | Hello | ! | `<|end|>` |
+# | is the answer's | no | no | no | **yes** | **yes** | **yes** |
+# | is asked for | Hi | `<|assistant|>` | Hello | ! | `<|end|>` | – |
+# | is it learned? | no | no | **yes** | **yes** | **yes** | – |
+#
+# Three tokens are learned, and note the shift: `<|assistant|>` belongs to the prompt, but it is *asked for* the answer's first token. And the end sign belongs to the answer. A model that has never been asked for it does not know when to stop.
+
+# %% [markdown]
+# **Exercise.** Which tokens are the answer's? Rows of a batch are filled up with padding, so three lengths matter: the prompt's, that of prompt and answer, and T.
+#
+# <details><summary>Hint 1</summary>Place t of row b is the answer's when it is not before the prompt's end, and before the row's end.</details>
+# <details><summary>Hint 2</summary>`torch.arange(T)` are the places; compare them with `prompt_lengths[:, None]`, which is (B, 1).</details>
+# <details><summary>Hint 3</summary>Two comparisons joined by `&`. Which of them allows equality?</details>
+
+# %% exercise="sft.answer_mask"
+# from: tinytrans.training.sft.answer_mask
+
+# %% [markdown]
+# **Exercise.** Inputs and targets.
+#
+# <details><summary>Hint 1</summary>Inputs are all tokens but the last, targets all but the first.</details>
+# <details><summary>Hint 2</summary>The mask speaks about tokens, and targets are tokens: it is cut like them.</details>
+# <details><summary>Hint 3</summary>`masked_fill` (without underscore) makes a copy in which the places where a condition holds are -100.</details>
+
+# %% exercise="sft.answer_targets"
+# from: tinytrans.training.sft.answer_targets
+
+# %% [markdown]
+# Walk through a dialogue: shaded tokens are learned, and the note says what each place is asked for. (Where nothing runs, the still picture shows the shades.)
+
+# %%
+short = [("user", "Tell a story about a fox named Mei."), ("assistant", "Mei was a fox. She slept.")]
+ids = torch.tensor([tokenizer.encode(render(short))])
+asked_length = len(tokenizer.encode(render(short[:1])))
+learned = answer_mask(torch.tensor([asked_length]), torch.tensor([ids.shape[1]]), ids.shape[1])
+_, targets = answer_targets(ids, learned)
+words = [tokenizer.decode([i]).strip() or "␣" for i in ids[0].tolist()]
+notes = [
+    f"{words[t]} is asked for {words[t + 1]}: {'learned' if targets[0, t] != -100 else 'not learned'}"
+    for t in range(len(words) - 1)
+]
+read_along(words, learned[0].float(), [*notes, f"{words[-1]} is asked for nothing: the text is over"], title="shaded: learned")
+
+# %% [markdown]
+# The loss is the mean surprise over the targets that are left. By hand: if the model gives the three answer tokens probabilities of 1/2, 1/4 and 1/8, their surprises are $\ln 2$, $2 \ln 2$ and $3 \ln 2$, and the loss is $2 \ln 2 = 1.39$ nats, whether the prompt has 3 tokens or 300, and
+# however much padding there is. Two answers of unequal length in one batch: all their tokens are counted together, so that each weighs the same.
+#
+# **Exercise.** The loss of instruction tuning.
+#
+# <details><summary>Hint 1</summary>`F.cross_entropy` wants logits (N, V) and targets (N,); it leaves out targets of -100.</details>
+# <details><summary>Hint 2</summary>`reduction="sum"` gives the sum; divide it by the number of targets that are not -100.</details>
+# <details><summary>Hint 3</summary>A batch in which nothing is asked must not divide by 0: `clamp(min=1)`.</details>
+
+# %% exercise="sft.sft_loss"
+# from: tinytrans.training.sft.sft_loss
+
+# %% question="sft.never_stops"
+
+# %% [markdown]
+# ## 4. A first tuning (10 minutes)
+#
+# Some thousand requests with their stories, encoded once. A user's text is encoded as plain text (`special=False`), and the signs' ids are put in by us.
+
+# %%
+user, assistant = tokenizer.token_to_id("<|user|>"), tokenizer.token_to_id("<|assistant|>")
+tales = load("tales", n=48 if quick else 2400, seed=3)
+prompts = [[user, *tokenizer.encode(tale.instruction, special=False), assistant] for tale in tales]
+answers = [[*tokenizer.encode(tale.text, special=False), end] for tale in tales]
+print(f"{len(prompts)} dialogues, {sum(map(len, prompts)):,} tokens of requests, {sum(map(len, answers)):,} of stories")
+
+
+def batch(step: int, size: int = 12, whole: bool = False, ends: bool = True) -> tuple[Tensor, Tensor]:
+    """The same dialogues for the same step -> inputs, targets; `whole` learns prompts too, without `ends` no end sign."""
+    chosen = torch.randint(len(prompts), (size,), generator=torch.Generator().manual_seed(step)).tolist()
+    rows = [prompts[i] + answers[i] for i in chosen]
+    T = max(map(len, rows))
+    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding looks like the end sign: lengths decide
+    lengths = torch.tensor([len(row) for row in rows])
+    starts = torch.zeros_like(lengths) if whole else torch.tensor([len(prompts[i]) for i in chosen])
+    return answer_targets(ids, answer_mask(starts, lengths - (0 if ends else 1), T))
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Your loss on a batch of inputs and targets."""
+    return sft_loss(model(batch[0]), batch[1])
+
+
+steps = 4 if quick else 160
+
+
+def tune(model: nn.Module, lr: float, batch=batch, steps: int = steps) -> list[float]:
+    """Train whatever trains in the model, and give the losses of all steps."""
+    began = time.perf_counter()
+    schedule = partial(warmup_cosine, warmup=10, total=steps)
+    history = fit(
+        model, batch, loss, steps=steps, optimizer=adamw(model, lr, weight_decay=0.0), schedule=schedule, progress=False
+    )  # fmt: skip
+    print(f"{steps} steps in {time.perf_counter() - began:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(20):.2f}")
+    return history.losses
+
+
+tuned, _ = load_base()
+losses = {"all weights": tune(tuned, lr=1e-3)}
+table["all weights"] = report(tuned)
+print(table["all weights"])
+print(f"\n{request}\n    ... {go_on(tuned, render([('user', request)]), 200)}")
+
+# %% [markdown]
+# Within a minute the model has come to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world* here. How a fox is told of, and how a name that stands in the text is used again, it knew from pretraining: what is new is that a request in front means *this is what the story is
+# like*. Ouyang et al. (2022) found the same at size: people preferred the answers of a tuned model of 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, which is the next lesson's matter.
+
+# %% question="chat.how_used"
+
+# %% [markdown]
+# ## 5. A thin correction (15 minutes)
+#
+# Our model has a million weights. To tune one of 70 billion, every weight needs its number, its gradient, and Adam's two averages: at 4 bytes each more than a terabyte. And if you tune it for ten tasks you keep ten models of that size.
+#
+# Must all of W change? Tuning adds something: $W' = W + \Delta W$. Hu et al. (2021) supposed that $\Delta W$ can be *thin*: that it needs few directions, not all $D$. A matrix of rank $r$ is a product $BA$ of a tall one $(D_{out}, r)$ and a flat one $(r, D_{in})$. So freeze $W$, and train
+# $A$ and $B$ alone:
+#
+# $$h = W x + \frac{\alpha}{r} B A x .$$
+#
+# $A$ takes $x$ down to $r$ numbers, $B$ takes them up again. At birth $A$ is random and $B$ is zero, so the layer begins as it was. The factor $\alpha / r$ keeps the correction's size when $r$ is changed, so that one need not search for a new learning rate. This is **LoRA**, low-rank adaptation.
+#
+# By hand, with $r = 1$ and $\alpha = 2$: $W$ the identity, $A = (1, 1)$, $B = (3, 0)^\top$, $x = (1, 1)$. $A x = 2$; $B \cdot 2 = (6, 0)$; times $\alpha / r = 2$ is $(12, 0)$; and $W x = (1, 1)$. Together $(13, 1)$.
+
+# %% [markdown]
+# **Exercise.** LoRA's forward pass.
+#
+# <details><summary>Hint 1</summary>`F.linear(x, W)` is $W x$ for vectors in the rows of x: x @ W.T.</details>
+# <details><summary>Hint 2</summary>Three of them: one for the frozen layer, one down, one up.</details>
+# <details><summary>Hint 3</summary>r is the number of rows of A.</details>
+
+# %% exercise="lora.lora_linear"
+# from: tinytrans.adapters.lora.lora_linear
+
+# %%
+print(lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 2))
+
+# %% [markdown]
+# **Exercises.** How many numbers train, and how the correction disappears into W when training is done: $(W + \frac{\alpha}{r} BA) x$ is the same number at no extra cost.
+#
+# <details><summary>Hint 1</summary>A has r rows of the input's width, B has as many rows as the output is wide, each of r numbers.</details>
+# <details><summary>Hint 2</summary>`lora_size`: nothing else trains. `merged_weight`: B A is (D_out, D_in), as W is.</details>
+# <details><summary>Hint 3</summary>Return a new matrix: who merges in place cannot take the adapter out again.</details>
+
+# %% exercise="lora.lora_size"
+# from: tinytrans.adapters.lora.lora_size
+
+# %% exercise="lora.merged_weight"
+# from: tinytrans.adapters.lora.merged_weight
+
+# %% question="lora.why_zero"
+
+# %% [markdown]
+# Now your function goes around the model: every matrix of the blocks gets a thin neighbour, and all else is frozen.
+
+
+# %%
+class Thin(nn.Module):
+    """A frozen linear layer and its correction of rank r, by your `lora_linear`."""
+
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        D_out, D_in = layer.weight.shape
+        self.weight, self.alpha = layer.weight, alpha
+        self.a = nn.Parameter(torch.randn(rank, D_in, device=device) / D_in**0.5)
+        self.b = nn.Parameter(torch.zeros(D_out, rank, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return lora_linear(x, self.weight, self.a, self.b, self.alpha)
+
+
+def with_thin(model: nn.Module, rank: int = 8, alpha: float = 16.0) -> nn.Module:
+    """The model frozen, a thin correction beside each matrix of its blocks."""
+    model.requires_grad_(False)
+    layers = linear_layers(model, ["qkv", "out", "up", "down"]).values()
+    return replace(model, {layer: Thin(layer, rank, alpha) for layer in layers})
+
+
+thin = with_thin(load_base()[0])
+ids = torch.tensor([tokenizer.encode(request)], device=device)
+print("begins as the base:", torch.equal(thin(ids), base(ids)))
+wanted = sum(lora_size(*reversed(m.weight.shape), 8) for m in thin.modules() if isinstance(m, Thin))
+trained = sum(w.numel() for w in thin.parameters() if w.requires_grad)
+print(f"{trained:,} numbers train, by your formula {wanted:,}, of {sum(w.numel() for w in base.parameters()):,}")
+
+# %%
+losses["LoRA"] = tune(thin, lr=5e-3)
+table["LoRA"] = report(thin)
+print(table["LoRA"])
+
+# %% [markdown]
+# Merged, the model is a plain one again, of the same size and speed as the base:
+
+# %%
+merged, _ = load_base()
+for name, layer in linear_layers(merged, ["qkv", "out", "up", "down"]).items():
+    thin_layer = thin.get_submodule(name)
+    layer.weight.data = merged_weight(thin_layer.weight, thin_layer.a, thin_layer.b, thin_layer.alpha).data
+with torch.no_grad():
+    print(f"largest difference of a logit: {(merged(ids) - thin(ids)).abs().max():.1e}")
+
+# %% [markdown]
+# ## 6. The biases alone (10 minutes)
+#
+# Ben Zaken et al. (2022) went further: freeze all matrices, train only the vectors that are *added*. They called it **BitFit**, bias-term fine-tuning. How can that help? A hidden number of the feed-forward layer is $\mathrm{gelu}(w \cdot x + b)$. With a large negative $b$ it is silent,
+# with a large positive one it lets everything pass. Shifting $b$ turns whole features off and on, and what later layers get is another mix. By hand, with relu: $w \cdot x = 1$ and $b = 0$ give 1; $b = -2$ gives 0, and everything that hung on this feature is gone.
+#
+# The names of a model's weights tell which are biases: ours end in `.bias`; torch's attention has an `in_proj_bias`, its RNN a `bias_hh_l0`.
+#
+# **Exercises.** Choose them by name; and count what trains in a model, given the shapes of its weights.
+#
+# <details><summary>Hint 1</summary>What counts is what stands behind the last dot: `name.split(".")[-1]`.</details>
+# <details><summary>Hint 2</summary>It is `bias`, or ends with `_bias`, or starts with `bias_`.</details>
+# <details><summary>Hint 3</summary>`count_trainable`: the size of a shape is the product of its axes, `math.prod`, which gives 1 for `()`. A name may come twice: make a set.</details>
+
+# %% exercise="bitfit.biases"
+# from: tinytrans.adapters.bitfit.biases
+
+# %% exercise="trainable.count_trainable"
+# from: tinytrans.adapters.trainable.count_trainable
+
+# %% [markdown]
+# Our base model, like most of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives it one for each layer and norm, all zero, so that it computes what it did.
+
+# %%
+shifted = with_biases(load_base()[0])
+chosen = biases(name for name, _ in shifted.named_parameters())
+for name, weight in shifted.named_parameters():
+    weight.requires_grad_(name in chosen)
+shapes = {name: tuple(weight.shape) for name, weight in shifted.named_parameters()}
+few, all_of_them = count_trainable(shapes, chosen)
+print(f"BitFit trains {few:,} of {all_of_them:,} numbers, {few / all_of_them:.2%}, LoRA {trained / all_of_them:.1%}")
+losses["BitFit"] = tune(shifted, lr=2e-2)
+table["BitFit"] = report(shifted)
+print(table["BitFit"])
+
+# %% question="bitfit.leverage"
+
+# %%
+curves(
+    {name: (range(1, len(run) + 1), run) for name, run in losses.items()},
+    title="Tuning, by how much trains",
+    x_label="step",
+    y_label="loss (nats per answer token)",
+)
+
+
+# %%
+def show(table: dict[str, dict[str, float]]) -> None:
+    """The table so far, a row for each model."""
+    columns = list(next(iter(table.values())))
+    print(" " * 18, *(f"{column:>11}" for column in columns))
+    for name, row in table.items():
+        print(f"{name:18}", *(f"{row.get(column, float('nan')):11.2f}" for column in columns))
+
+
+show(table)
+
+# %% [markdown]
+# Fewer numbers need a larger learning rate, since each has further to go (here 0.001, 0.005 and 0.02).
+#
+# ## 7. Break it on purpose (10 minutes)
+#
+# **Another template.** The tuned model is the same; only the form of the question differs from what it was trained on. No training is needed for this one:
+
+# %%
+forms = {
+    "as trained": "<|user|>{}<|assistant|>",
+    "a space more": "<|user|> {}<|assistant|> ",
+    "lines": "<|user|>\n{}\n<|assistant|>\n",
+    "no signs": "{} ",
+}
+strange = {name: report(tuned, form) for name, form in forms.items()}
+show(strange)
+
+# %% [markdown]
+# **No end.** The end sign is left out of the targets, as happens to those who pad with the end sign and leave out all padding by its id. **The prompt as well.** The loss is on everything, requests included.
+
+# %%
+endless, talkative = load_base()[0], load_base()[0]
+tune(endless, 1e-3, partial(batch, ends=False), steps=steps // 2)
+losses["prompt too"] = tune(talkative, 1e-3, partial(batch, whole=True))
+broken = {"all weights": table["all weights"], "no end learned": report(endless), "prompt learned too": report(talkative)}
+show(broken)
+print(f"\nwithout an end: ... {go_on(endless, render([('user', request)]), 220)[-240:]}")
+
+# %% [markdown]
+# Without its end sign the model tells its story well and cannot stop. The prompt's loss harms less than one might think, and its number is not comparable with the others: it is a mean over other tokens. What it costs is a part of every step, spent on guessing what people ask.
+# (With short answers and long prompts the part is most of it; there are also data sets where a little of it helps: Shi et al. 2024.)
+#
+# ## 8. What to watch out for
+#
+# | you see | look at |
+# |---|---|
+# | answers that never end | the end sign: in the text? in the mask? thrown out as padding? |
+# | good in training, poor in use | the template: a space, a line, a sign twice; the prompt's ids printed side by side |
+# | a first loss far above the base model's | targets not shifted, or shifted twice |
+# | a loss near 0 after a few steps | targets not shifted: each place is asked for what it reads |
+# | a loss that depends on the batch's padding | the mean is over all places and not over the answers' tokens |
+# | LoRA that does not learn at all | A and B both zero; or an optimiser made before freezing |
+# | an adapter that works here and not there | alpha / r; merged twice |
+# | BitFit with nothing to train | a model without biases; gains are none |
+#
+# <!-- pitfalls: chat sft lora bitfit trainable -->
+#
+# ## What was simplified
+#
+# - A dialogue had one turn in training. With several, every answer of the assistant's is learned, and the mask is True in several places.
+# - There was no *system* turn, in which the provider says how the assistant should behave.
+# - The answers were right by construction. Real ones are written and checked by people, or by models, and their quality matters more than their number (Zhou et al. 2023).
+# - LoRA saves the memory of gradients and averages; the frozen weights must still be there. QLoRA keeps those in 4 bits (Dettmers et al. 2023).
+# - Our model is so small that nothing is gained by tuning little of it. The figures show what is *lost*.
+# - Tuning makes a model forget some of what it could. We did not measure that.
+#
+# ## Where this lives in tinytrans
+#
+# `tinytrans/data/chat.py` has `render`; `tinytrans/training/sft.py` the mask, the targets and the loss. `tinytrans/adapters/` puts `lora` and `bitfit` around any model, merges and parts them without a trace, and saves an adapter as a file of its own. `python -m tinytrans.recipes sft`
+# (`lora`, `bitfit`) is this lesson's training with its controls.
+#
+# ## References
+#
+# - T. Brown et al. (2020). Language Models are Few-Shot Learners. arXiv 2005.14165.
+# - E. J. Hu et al. (2021). LoRA: Low-Rank Adaptation of Large Language Models. arXiv 2106.09685.
+# - E. Ben Zaken, S. Ravfogel, Y. Goldberg (2022). BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models. arXiv 2106.10199.
+# - J. Wei et al. (2022). Finetuned Language Models Are Zero-Shot Learners. arXiv 2109.01652 (instruction tuning carries over to tasks it had none of).
+# - L. Ouyang et al. (2022). Training language models to follow instructions with human feedback. arXiv 2203.02155.
+# - C. Zhou et al. (2023). LIMA: Less Is More for Alignment. arXiv 2305.11206.
+# - T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer (2023). QLoRA: Efficient Finetuning of Quantized LLMs. arXiv 2305.14314.
+# - Z. Shi et al. (2024). Instruction Tuning With Loss Over Instructions. arXiv 2405.14394.
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: timing.** Sections 1 to 4 are one lesson hour; 5 to 7 another half. If time is short leave out BitFit's training (keep its two exercises) and the second half of section 7. Everything that computes for more than ten seconds is a single cell: start it, then discuss what it should show.
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: common questions.** *Why does the base model obey a little?* An end is happy or sad by chance, some kinds come up often, and pretraining texts with a heading in front have taught it to use words that stood before. *Why not mask the prompt out of attention too?* It must be read; only its own prediction is not scored.
+# *Is the padding not learned as an end, if it has the same id?* No: lengths decide, and the class can try it by taking the mask from `ids != end` instead. *Does LoRA make the model smaller?* No, the file that is kept per task is smaller.
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: what the report of mistakes tells.** *The mask not shifted* and *the prompt's last token too* are the same thought at two places: ask for the table of section 3 once more, on paper. *Mean over all places* shows who took `mean()` without reading on. In LoRA *no scaling* comes from examples with alpha = r; *A and B not transposed* from
+# writing x B A as in some figures. *Ends with the word* (BitFit) is a search in a string where a dotted name should be taken apart.
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: variants.** Ranks 1, 2, 32 of LoRA, with alpha fixed and with alpha = 2 r: is the learning rate still right? LoRA on queries and values alone, as in the paper. A tenth of the dialogues: which of the three methods needs the most data? A second language of requests, tuned by a second adapter on the same base.

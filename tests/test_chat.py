@@ -1,0 +1,46 @@
+"""Laws of the chat form: who speaks can be told, an answer has an end, and a prompt is a dialogue's beginning."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from tinytrans.data import chat
+from tinytrans.data.chat import SPECIAL_TOKENS, prompt, render
+
+TURNS = [("user", "Who?"), ("assistant", "I."), ("user", "Why?"), ("assistant", "So.")]
+
+
+def test_a_dialogue_by_hand() -> None:
+    """Each turn stands behind its sign, and each answer, not only the last, has its end."""
+    text = "<|user|>Who?<|assistant|>I.<|end|><|user|>Why?<|assistant|>So.<|end|>"
+    assert render(TURNS) == text
+    assert render([]) == ""
+
+
+def test_a_prompt_begins_its_dialogue() -> None:
+    """What is trained on continues what is asked with: every prompt is a prefix of the finished dialogue."""
+    for n in (1, 3):
+        assert render(TURNS).startswith(render(TURNS[:n]))
+        assert render(TURNS[:n]).endswith("<|assistant|>")
+    assert prompt("Who?") == render(TURNS[:1])
+
+
+def test_only_known_signs_are_written() -> None:
+    """The signs in a rendered dialogue are special tokens, each one id of a tokenizer trained with them."""
+    signs = {f"<|{part.split('|>')[0]}|>" for part in render(TURNS).split("<|")[1:]}
+    assert signs < set(SPECIAL_TOKENS)
+
+
+def test_who_speaks_out_of_turn_is_named() -> None:
+    """Another role and a turn out of order are refused, with the number of the turn."""
+    with pytest.raises(ValueError, match="turn 0 is the user's, not the assistant's"):
+        render(TURNS[1:])
+    with pytest.raises(ValueError, match="turn 1 is the assistant's, not the system's"):
+        render([*TURNS[:1], ("system", "Be kind.")])
+
+
+def test_docs_run() -> None:
+    """The examples in the docstrings are true."""
+    assert doctest.testmod(chat).failed == 0
