@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.config import PRESETS, BERTConfig
+from tinytrans.data.masking import join, pad_pairs
 from tinytrans.models import load_model
 from tinytrans.models.bert import BERT, HEADS, best_span
 from tinytrans.nn.masks import padding
@@ -51,6 +52,30 @@ def test_heads_by_hand() -> None:
     assert sizes.keys() == HEADS.keys()
     for head, size in sizes.items():
         assert BERT(replace(TINY, head=head)).n_params == trunk + size
+
+
+def test_tokens_are_guessed_one_by_one() -> None:
+    """The logits of some tokens alone are those that all together have there."""
+    bert, where = model(head="pretraining"), torch.rand(B, T, generator=torch.Generator().manual_seed(1)) < 0.3
+    hidden = bert.hidden(ids())
+    torch.testing.assert_close(bert.head.guess(hidden[where]), bert(ids())[0][where])
+
+
+def test_the_head_and_the_data_agree_on_what_follows() -> None:
+    """Class 0 is the pair that follows, in the batches as in the published head: trained on them, it says so."""
+    pairs = [join([7, word], [word], cls_id=1, sep_id=2, is_next=True) for word in (8, 9)]
+    pairs += [join([7, word], [17 - word], cls_id=1, sep_id=2, is_next=False) for word in (8, 9)]
+    batch = pad_pairs(pairs, pad_id=0)
+    assert batch.unrelated.tolist() == [0, 0, 1, 1]
+    torch.manual_seed(0)
+    bert = BERT(replace(TINY, head="pretraining", residual="pre", norm_eps=1e-5))
+    optimizer = torch.optim.Adam(bert.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(bert(batch.ids, segments=batch.segments)[1], batch.unrelated).backward()
+        optimizer.step()
+    follows = bert(batch.ids, segments=batch.segments)[1].softmax(dim=-1)[:, 0]
+    assert (follows > 0.5).tolist() == [pair.is_next for pair in pairs]
 
 
 def test_the_tokens_head_is_the_embedding() -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from tinytrans.data.digits import Digits, digit_names, load_pictures, stratify
+from tinytrans.data.digits import Digits, digit_names, jittered, load_pictures, stratify
 from tinytrans.data.splits import SPLITS
 
 
@@ -83,3 +83,45 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         Digits()
     with pytest.raises(ValueError, match="no split 'dev'"):
         Digits(split="dev")
+
+
+def test_nothing_jittered_is_nothing_changed() -> None:
+    """Without a turn, a scale and a shift each picture stays as it is."""
+    images = torch.rand(3, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(jittered(images, turn=0, scale=0, shift=0), images)
+
+
+def test_jitter_is_drawn_anew() -> None:
+    """Every call and every picture gets its own move, the same generator the same; ink stays between paper and ink."""
+    ring = torch.zeros(4, 1, 8, 8)
+    ring[:, :, 2:6, 2:6] = 1
+    ring[:, :, 3:5, 3:5] = 0
+    chance = torch.Generator().manual_seed(0)
+    one, two = jittered(ring, generator=chance), jittered(ring, generator=chance)
+    assert torch.equal(one, jittered(ring, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(one, two)
+    assert not torch.equal(one[0], one[1])
+    assert 0 <= one.min() <= one.max() <= 1 + 1e-6
+    assert (one - ring).abs().mean() < 0.15, "it is still the same picture"
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_picture_moves_by_so_many_pixels_at_most(axis: int) -> None:
+    """A point that is moved by up to two pixels, in a picture that is not square, lands there on average in between."""
+    point = torch.zeros(300, 1, 9, 13)
+    point[:, :, 4, 6] = 1
+    moved = jittered(point, turn=0, scale=0, shift=2.0, generator=torch.Generator().manual_seed(0))
+    places = torch.arange(moved.shape[axis]).float()
+    ink = moved.sum(dim=(1, 5 - axis))  # along the axis
+    offsets = (ink * places).sum(dim=1) / ink.sum(dim=1) - (4 if axis == 2 else 6)
+    assert 1.9 < offsets.abs().max() <= 2.001
+    assert offsets.mean().abs() < 0.3
+
+
+def test_a_picture_turns() -> None:
+    """Turned by a right angle a picture is torch's rot90: with no other chance than left or right."""
+    image = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(1)).expand(400, -1, -1, -1)
+    turned = jittered(image, turn=torch.pi / 2, scale=0, shift=0, generator=torch.Generator().manual_seed(0))
+    quarter = [torch.rot90(image[0], k, (1, 2)) for k in (1, -1)]
+    nearest = [min(float((each - side).abs().mean()) for each in turned) for side in quarter]
+    assert max(nearest) < 0.05

@@ -11,7 +11,7 @@ import pytest
 
 from tinytrans.data import docs, load
 from tinytrans.data.cache import cache_folder
-from tinytrans.data.docs import Docs
+from tinytrans.data.docs import LIBRARIES, Docs, without_names
 from tinytrans.data.prose import documentation, paragraphs, source_files
 
 PROSE = "The quick brown fox jumps over the lazy dog, and nobody is hurt."
@@ -163,3 +163,11 @@ def test_documents_end(small: Path):
     """Each document is a paragraph and the end token."""
     prose = Docs(("numpy",))
     assert prose.documents()[0] == prose[0].text + "<|end|>"
+
+
+def test_no_paragraph_names_its_library():
+    """Without names no library is named, alone, within a word or by its alias, in any case; other words stay."""
+    text = "NumPy's np.dot, a CPython thing; import networkx as nx or torchvision. The snap of inputs is SymPy-like."
+    assert without_names(text) == "it's it.dot, a it thing; import it as it or it. The snap of inputs is it-like."
+    plain = [without_names(part.text).lower() for part in Docs(("numpy",))[:300]]
+    assert not [name for name in LIBRARIES for line in plain if name in line]

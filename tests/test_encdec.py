@@ -93,6 +93,18 @@ def test_tied_through_a_projection() -> None:
     torch.testing.assert_close(encdec(SOURCE, TARGET), expected)
 
 
+def test_lengths_are_a_mask() -> None:
+    """Told the sources' lengths the model does as with the mask of their padding; a mask given beside hides more."""
+    encdec, lengths = model(), torch.tensor([S, 4])
+    mask = masks.padding(lengths, S)
+    expected = encdec(SOURCE, TARGET, source_mask=mask)
+    torch.testing.assert_close(encdec(SOURCE, TARGET, lengths=lengths), expected, rtol=0, atol=0)
+    assert not torch.equal(encdec(SOURCE, TARGET), expected)
+    more = masks.padding(torch.tensor([3, S]), S)
+    both = encdec(SOURCE, TARGET, lengths=lengths, source_mask=more)
+    torch.testing.assert_close(both, encdec(SOURCE, TARGET, source_mask=masks.padding(torch.tensor([3, 4]), S)))
+
+
 # ---- equal to torch's layers
 
 

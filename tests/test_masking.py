@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinytrans.data.masking import IGNORED, SentencePair, corrupt, join, next_sentence_pairs, pad_pairs
+from tinytrans.data.masking import (
+    IGNORED,
+    MaskedBatch,
+    MaskedBatches,
+    SentencePair,
+    corrupt,
+    join,
+    next_sentence_pairs,
+    pad_pairs,
+)
 
 V, MASK, SPECIAL = 50, 4, (0, 1, 2, 3, 4)
 CLS, SEP = 2, 3
@@ -140,7 +149,7 @@ def test_a_pair_is_cut_fairly(n: int, m: int, max_len: int) -> None:
 
 
 def test_a_batch_is_padded_at_the_end() -> None:
-    """Rows are as long as the longest; lengths say how much of each is real, labels are 0 and 1."""
+    """Rows are as long as the longest; lengths say how much of each is real, class 1 is what does not follow."""
     pairs = drawn(5)
     batch = pad_pairs(pairs, pad_id=0)
     for row, pair in enumerate(pairs):
@@ -148,5 +157,31 @@ def test_a_batch_is_padded_at_the_end() -> None:
         assert batch.ids[row, :n].tolist() == pair.ids
         assert (batch.ids[row, n:] == 0).all()
         assert batch.segments[row, :n].tolist() == pair.segments
-        assert (batch.lengths[row], batch.is_next[row]) == (n, pair.is_next)
+        assert (batch.lengths[row], batch.unrelated[row]) == (n, not pair.is_next)
     assert batch.ids.shape == batch.segments.shape == (5, max(len(pair.ids) for pair in pairs))
+
+
+def masked(pairs: list[SentencePair], seed: int = 0) -> MaskedBatches:
+    return MaskedBatches(pairs, 4, pad_id=0, mask_id=MASK, vocab_size=V, special_ids=SPECIAL, rate=0.5, seed=seed)
+
+
+def test_pairs_are_masked_anew_each_time() -> None:
+    """A step is always the same batch; the next epoch shows the same pairs with other tokens hidden."""
+    pairs = drawn(12)
+    one, two = masked(pairs), masked(pairs)
+    assert one.per_epoch == 3
+    shown = [one[step] for step in range(6)]
+    assert all(torch.equal(a, b) for step in (5, 0, 3) for a, b in zip(two[step], shown[step], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(masked(pairs, seed=1)[0], shown[0], strict=True))
+
+    def told(batches: list[MaskedBatch]) -> list[list[int]]:
+        """The pairs behind the masks."""
+        rows = []
+        for batch in batches:
+            whole = torch.where(batch.labels == IGNORED, batch.ids, batch.labels).tolist()
+            rows += [row[:n] for row, n in zip(whole, batch.lengths.tolist(), strict=True)]
+        return sorted(rows)
+
+    assert told(shown[:3]) == told(shown[3:]) == sorted(pair.ids for pair in pairs)
+    hidden = [sorted(row for batch in part for row in batch.ids.tolist()) for part in (shown[:3], shown[3:])]
+    assert hidden[0] != hidden[1]

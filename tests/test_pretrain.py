@@ -48,6 +48,20 @@ def test_targets_are_the_next_tokens() -> None:
     assert targets.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
 
 
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)],
+)
+def test_a_loss_is_never_less_exact_than_its_logits(given: torch.dtype, computed: torch.dtype) -> None:
+    """Half precision is summed in single, double stays double."""
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2, 3, 5, dtype=torch.float64).to(given), torch.tensor([[1, -100, 4], [0, 2, -100]])
+    total, _ = next_token_sum(logits, targets)
+    assert total.dtype == computed
+    right = torch.nn.functional.cross_entropy(logits.to(computed).transpose(1, 2), targets, reduction="sum")
+    torch.testing.assert_close(total, right, rtol=torch.finfo(computed).eps * 8, atol=0)
+
+
 def test_nothing_past_the_end_is_a_target() -> None:
     """With lengths, the last real token is a target and no padding is, even where the padding id stands in the text."""
     ids = torch.tensor([[3, 0, 5, 0, 0, 0], [1, 2, 3, 4, 5, 0], [9, 0, 0, 0, 0, 0]])

@@ -16,6 +16,7 @@ from tinytrans.config import RNNConfig
 from tinytrans.models.encdec import shift_right
 from tinytrans.models.rnn import Seq2Seq, teacher_forced_loss, told
 from tinytrans.nn.recurrent import additive_scores, attention_pool, gru_step, reverse, unroll
+from tinytrans.sampling import beam_search, generate
 
 B, S, T, E, D, M, A, V_S, V_T = 3, 6, 4, 5, 7, 8, 9, 13, 11
 LENGTHS = torch.tensor([4, 6, 1])
@@ -170,6 +171,49 @@ def test_a_translation_ends_at_its_stop() -> None:
         for b, end in enumerate(ends):
             assert said[b].tolist() == free[b, :end].tolist() + [stop] * (max(ends) - end)
     assert seq2seq.translate(source, start=0, stop=0, max_new_tokens=0).ids.shape == (8, 0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_given_its_source_the_decoder_is_a_language_model(variant: dict[str, Any]) -> None:
+    """`generate` says greedily what `translate` says, by a state that is carried on as by reading all anew."""
+    seq2seq, source = model(**variant), ids(B, S, V_S)
+    start = torch.zeros(B, 1, dtype=torch.long)
+    said = seq2seq.translate(source, start=0, stop=V_T - 1, max_new_tokens=8, lengths=LENGTHS).ids
+    options = {"max_new_tokens": 8, "temperature": 0.0, "stop": V_T - 1}
+    for use_cache in (True, False):
+        told = generate(seq2seq.given(source, lengths=LENGTHS), start, use_cache=use_cache, **options)
+        assert torch.equal(told[:, 1:], said)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_beams_of_a_recurrent_model(variant: dict[str, Any]) -> None:
+    """A beam as wide as all there is finds the likeliest target of three tokens, with a cache and without."""
+    seq2seq, source = model(**variant), ids(B, S, V_S)
+    given, start = seq2seq.given(source, lengths=LENGTHS), torch.zeros(B, 1, dtype=torch.long)
+    every = torch.cartesian_prod(*[torch.arange(V_T)] * 3)  # (V^3, 3)
+    for use_cache in (True, False):
+        found = beam_search(given, start, max_new_tokens=3, beams=V_T**2, length_penalty=0.0, use_cache=use_cache)
+        for b in range(B):
+            inputs = torch.cat((torch.zeros(len(every), 1, dtype=torch.long), every[:, :2]), dim=1)
+            alone = seq2seq.given(source[b : b + 1, : LENGTHS[b]])
+            log_p = alone(inputs).log_softmax(-1).gather(-1, every[:, :, None]).sum(dim=(1, 2))
+            assert found.ids[b, 0].tolist() == every[log_p.argmax()].tolist()
+            torch.testing.assert_close(found.scores[b, 0], log_p.max().to(found.scores.dtype))
+
+
+def test_a_state_is_all_that_is_kept() -> None:
+    """A cache of a recurrent model has one size, begins anew, but cannot go back; rows must be those of the sources."""
+    given, start = model().given(ids(B, S, V_S)), torch.zeros(B, 1, dtype=torch.long)
+    cache = given.new_cache(B)
+    size, first = cache.nbytes, given(start, cache=cache)
+    given(start, cache=cache)
+    assert (cache.length, cache.nbytes, cache.batch) == (2, size, B)
+    with pytest.raises(ValueError, match="cannot rewind to 1: a state of 2 tokens"):
+        cache.rewind(1)
+    cache.reset()
+    assert torch.equal(given(start, cache=cache), first)
+    with pytest.raises(ValueError, match=f"{B + 1} rows of ids are not a multiple of the {B} sources"):
+        given(torch.zeros(B + 1, 1, dtype=torch.long))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
@@ -267,6 +268,11 @@ class RNNConfig(Config):
     def embedding_width(self) -> int:
         """E, the width of the embeddings."""
         return self.d_model if self.d_embedding is None else self.d_embedding
+
+    @property
+    def max_len(self) -> int:
+        """How long a text may be: a recurrence does not count, and so has no limit."""
+        return sys.maxsize
 
     @property
     def memory_width(self) -> int:

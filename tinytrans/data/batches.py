@@ -135,19 +135,25 @@ class Batches(ABC):
         return self
 
 
-class _Shuffled(Batches):
-    """Batches of things that are shuffled anew in every epoch; what does not fill a batch waits for the next epoch."""
+class Shuffled:
+    """Which things come together: a step -> the numbers of those in its batch, `Shuffled(sizes, 8)[step]`.
 
-    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, sort: int) -> None:
-        super().__init__(batch_size, seed)
+    All are shuffled anew in every epoch; what does not fill a batch waits for the next one. Among `sort` batches things
+    of like size stand together. Raises ValueError for fewer things than one batch holds.
+
+    >>> sorted(Shuffled([1] * 6, 3)[0] + Shuffled([1] * 6, 3)[1])
+    [0, 1, 2, 3, 4, 5]
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, *, seed: int = 0, sort: int = 1) -> None:
+        self.batch_size, self.seed = batch_size, seed
         self.per_epoch = len(sizes) // batch_size
         if not self.per_epoch:
             raise ValueError(f"{len(sizes)} rows do not fill one batch of {batch_size}")
         self._sizes, self._sort = np.asarray(sizes), sort
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
-    def numbers(self, step: int) -> list[int]:
-        """The numbers of the things in the batch of a step."""
+    def __getitem__(self, step: int) -> list[int]:
         epoch, i = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, self._shuffle(epoch))
@@ -163,7 +169,20 @@ class _Shuffled(Batches):
         return chance.permutation(order.reshape(self.per_epoch, self.batch_size))
 
 
-class PaddedBatches(_Shuffled):
+class _ShuffledBatches(Batches):
+    """Batches of things that are `Shuffled`."""
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, sort: int) -> None:
+        super().__init__(batch_size, seed)
+        self._order = Shuffled(sizes, batch_size, seed=seed, sort=sort)
+        self.per_epoch = self._order.per_epoch
+
+    def numbers(self, step: int) -> list[int]:
+        """The numbers of the things in the batch of a step."""
+        return self._order[step]
+
+
+class PaddedBatches(_ShuffledBatches):
     """One document a row, padded to the longest of its batch.
 
     Among `sort` batches documents of like length come together, so that little is padding; 1 leaves chance alone.
@@ -186,7 +205,7 @@ class PaddedBatches(_Shuffled):
         return pad([self.documents[i] for i in self.numbers(step)], max_len=self.max_len, pad_id=self.pad_id)
 
 
-class PackedBatches(_Shuffled):
+class PackedBatches(_ShuffledBatches):
     """Rows of T positions, filled with as many whole documents as fit, which do not see each other."""
 
     def __init__(

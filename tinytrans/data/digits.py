@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tinytrans.data.numbers import spell
@@ -29,6 +30,29 @@ def load_pictures() -> tuple[Tensor, Tensor]:
     bunch = load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16  # counts of 0 to 16 dark points
     return images, torch.tensor(bunch.target, dtype=torch.int64)
+
+
+def jittered(
+    images: Tensor,
+    *,
+    turn: float = 0.15,
+    scale: float = 0.1,
+    shift: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Each picture as another hand might have put it down: (B, C, H, W) -> the same shape, drawn anew at each call.
+
+    Turned by up to `turn` radians, up to `scale` larger or smaller, moved by up to `shift` pixels; paper is around.
+    """
+    B, *_, H, W = images.shape
+    device = images.device if generator is None else generator.device
+    chance = (2 * torch.rand(B, 4, generator=generator, device=device) - 1).to(images)
+    angle, size = turn * chance[:, 0], 1 + scale * chance[:, 1]
+    right, down = 2 * shift / W * chance[:, 2], 2 * shift / H * chance[:, 3]  # the picture is 2 wide and 2 high
+    cos, sin = size * angle.cos(), size * angle.sin()
+    moves = torch.stack((cos, -sin, right, sin, cos, down), dim=1).view(B, 2, 3)
+    grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
 
 
 def stratify(labels: Tensor, seed: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
+import re
 import sysconfig
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ CREDITS = {
 }
 LIBRARIES = tuple(CREDITS)
 SPLITS = ("train", "validation")
+_NAMES = re.compile(rf"\w*(?:{'|'.join(LIBRARIES)})\w*|\b(?:np|nx)\b", re.IGNORECASE)
 RECIPE = 3  # raise it when the same sources give other paragraphs: older caches are then not read
 
 
@@ -87,6 +89,15 @@ def library_paragraphs(library: str, root: Path, version: str) -> list[str]:
         head = {"library": library, "version": version, "credit": CREDITS[library], "sha256": sha256(lines)}
         write_whole(file, "\n".join([json.dumps(head), *lines]))
     return lines
+
+
+def without_names(text: str) -> str:
+    """A paragraph that does not say which library it is from: each library's name, alone or within a word, is `it`.
+
+    >>> without_names("PyTorch and sympy.core are like np.sum in NumPy.")
+    'it and it.core are like it.sum in it.'
+    """
+    return _NAMES.sub("it", text)
 
 
 class Docs(Sequence[Paragraph]):

@@ -5,13 +5,15 @@ Source: Devlin et al. 2018, arXiv 1810.04805, sections 3.1 and A.1; dynamic mask
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-IGNORED = -100  # what torch's cross_entropy leaves out unless told otherwise
+from tinytrans.data.batches import IGNORED, Shuffled
 
 
 def corrupt(
@@ -123,12 +125,15 @@ def _below(n: int, generator: torch.Generator | None) -> int:
 
 
 class PairBatch(NamedTuple):
-    """ids (B, T), segments (B, T), lengths (B,) for `nn.masks.padding`, is_next (B,) of 0 and 1."""
+    """ids (B, T), segments (B, T), lengths (B,) for `nn.masks.padding`, and the class of each pair (B,).
+
+    `unrelated` is 0 where the second sentence follows the first and 1 where it does not, as BERT's head has it.
+    """
 
     ids: Tensor
     segments: Tensor
     lengths: Tensor
-    is_next: Tensor
+    unrelated: Tensor
 
 
 def pad_pairs(pairs: Sequence[SentencePair], pad_id: int) -> PairBatch:
@@ -137,4 +142,45 @@ def pad_pairs(pairs: Sequence[SentencePair], pad_id: int) -> PairBatch:
     ids = torch.tensor([pair.ids + [pad_id] * (T - len(pair.ids)) for pair in pairs])
     segments = torch.tensor([pair.segments + [0] * (T - len(pair.ids)) for pair in pairs])
     lengths = torch.tensor([len(pair.ids) for pair in pairs])
-    return PairBatch(ids, segments, lengths, torch.tensor([int(pair.is_next) for pair in pairs]))
+    return PairBatch(ids, segments, lengths, torch.tensor([int(not pair.is_next) for pair in pairs]))
+
+
+class MaskedBatch(NamedTuple):
+    """A batch of pairs of which some tokens are hidden, and labels (B, T): what these were, elsewhere -100."""
+
+    ids: Tensor
+    segments: Tensor
+    lengths: Tensor
+    unrelated: Tensor
+    labels: Tensor
+
+
+class MaskedBatches:
+    """An endless stream of batches by number: pairs of like length together, other tokens hidden in every epoch.
+
+    Batch `step` depends on (seed, step) alone; `rate` is `corrupt`'s. The tokenizer's ids of [PAD], [MASK] and all its
+    special tokens come as numbers.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[SentencePair],
+        batch_size: int,
+        *,
+        pad_id: int,
+        mask_id: int,
+        vocab_size: int,
+        special_ids: Collection[int],
+        rate: float = 0.15,
+        seed: int = 0,
+    ) -> None:
+        self.pairs, self.pad_id, self.seed = pairs, pad_id, seed
+        self._order = Shuffled([len(pair.ids) for pair in pairs], batch_size, seed=seed, sort=16)
+        self._corrupt = partial(corrupt, mask_id=mask_id, vocab_size=vocab_size, special_ids=special_ids, rate=rate)
+        self.per_epoch = self._order.per_epoch
+
+    def __getitem__(self, step: int) -> MaskedBatch:
+        batch = pad_pairs([self.pairs[i] for i in self._order[step]], self.pad_id)
+        chance = torch.Generator().manual_seed(zlib.crc32(f"mask {self.seed} {step}".encode()))
+        ids, labels = self._corrupt(batch.ids, generator=chance)
+        return MaskedBatch(ids, batch.segments, batch.lengths, batch.unrelated, labels)

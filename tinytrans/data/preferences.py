@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from tinytrans.data.batches import IGNORED, Batch, Batches, PaddedBatches, pad
+from tinytrans.data.batches import IGNORED, Batch, Batches, Shuffled, pad
 from tinytrans.data.chat import ASSISTANT, END, USER
 from tinytrans.tokenizers.base import Tokenizer
 
@@ -102,12 +102,12 @@ class PreferenceBatches(Batches):
         longest = max((start for rows in self._rows for _, start in rows), default=0)
         if max_len is not None and longest > max_len:
             raise ValueError(f"a prompt of {longest} ids leaves no room for an answer in max_len {max_len}")
-        self._order = PaddedBatches([rows[0][0] for rows in self._rows], batch_size, seed=seed, sort=1)
+        self._order = Shuffled([len(rows[0][0]) for rows in self._rows], batch_size, seed=seed)
         self.per_epoch = self._order.per_epoch
 
     def numbers(self, step: int) -> list[int]:
         """The numbers of the pairs in the batch of a step."""
-        return self._order.numbers(step)
+        return self._order[step]
 
     def __getitem__(self, step: int) -> Batch:
         numbers = self.numbers(step)

@@ -110,8 +110,8 @@ class PretrainingHead(nn.Module):
     """The two lessons of pretraining: hidden (B, T, D) -> logits of each token (B, T, V), and of "follows" (B, 2).
 
     The tokens' head is a transform, the embedding's matrix and a bias of its own. Of the two classes, 0 says that the
-    second sentence follows the first and 1 that it does not: so the published weights have it.
-    Source: Devlin et al. 2018, section 3.1.
+    second sentence follows the first and 1 that it does not: so the published weights have it, and so has
+    `tinytrans.data.masking` (`unrelated`). Source: Devlin et al. 2018, section 3.1.
     """
 
     def __init__(self, config: BERTConfig) -> None:
@@ -123,8 +123,11 @@ class PretrainingHead(nn.Module):
         self.follows = nn.Linear(config.d_model, 2)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.tokens(self.norm(gelu(self.transform(hidden))))
-        return tokens, self.follows(self.pooler(hidden))
+        return self.guess(hidden), self.follows(self.pooler(hidden))
+
+    def guess(self, hidden: Tensor) -> Tensor:
+        """Which token stood there: vectors (..., D) -> logits (..., V); those that nobody hid need not be asked for."""
+        return self.tokens(self.norm(gelu(self.transform(hidden))))
 
 
 class ClassifierHead(nn.Module):

@@ -19,6 +19,7 @@ from tinytrans.models.pretrained import Pretrained
 from tinytrans.models.stack import Stack, check_ids
 from tinytrans.nn.attention import KeysValues
 from tinytrans.nn.cache import KVCache
+from tinytrans.nn.masks import padding
 from tinytrans.nn.positions import Rotation, rotation_at, sinusoidal
 
 IGNORED = -100  # what torch's cross_entropy leaves out unless told otherwise
@@ -72,14 +73,19 @@ class EncoderDecoder(Pretrained):
         source: Tensor,
         target: Tensor,
         *,
+        lengths: Tensor | None = None,
         source_mask: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """Source (B, S) and target (B, T) -> logits (B, T, V); those at t foretell target t + 1 and have seen no later.
 
-        To learn, hand in the targets shifted right (`shift_right`). The source's mask, (B, 1, S) from `padding`, hides
-        it from the encoder and from the decoder's reading of it; the mask (T, T) or (B, T, T) hides more of the target.
+        To learn, hand in the targets shifted right (`shift_right`). Of each source lengths (B,) places are real, all S
+        unless given; the source's mask (B, 1, S) hides more of it, from the encoder and from the decoder's reading of
+        it, and the mask (T, T) or (B, T, T) more of the target.
         """
+        if lengths is not None:
+            real = padding(lengths, source.shape[1])
+            source_mask = real if source_mask is None else real & source_mask
         return self.decode(target, self.encode(source, mask=source_mask), memory_mask=source_mask, mask=mask)
 
     def encode(self, source: Tensor, *, mask: Tensor | None = None) -> Tensor:

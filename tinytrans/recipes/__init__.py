@@ -22,6 +22,13 @@ RECIPES = {  # name, which is also the function -> module
     "orpo": "pairs",
     "grpo": "rewarded",
     "ppo": "rewarded",
+    "dates": "dates",
+    "numbers": "numbers",
+    "mlm": "mlm",
+    "bert": "bert",
+    "vit": "vit",
+    "captions": "captions",
+    "words": "words",
 }
 
 __all__ = ["RECIPES", "Report", "Run", "recipe"]

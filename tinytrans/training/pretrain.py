@@ -65,7 +65,8 @@ def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
         )
-    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half would lose the sum's small parts
+    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     return total, (targets != IGNORED).sum()
 
 
