@@ -54,6 +54,7 @@ def fit(
     resume: bool = False,
     log: str | Path | None = None,
     device: torch.device | str | None = None,
+    compile: bool = False,
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> History:
@@ -68,6 +69,8 @@ def fit(
     checkpoint  a file written every `every` steps, at the end and at Ctrl-C; with `resume` the run goes on from it.
     log         a JSONL file that gets each record (`tinytrans.training.journal.History`).
     device      where the model goes first, or None. Batches follow the model; CUDA computes under bfloat16 autocast.
+    compile     whether `model(...)` is fused by torch.compile while the run lasts: its parameters keep their names,
+                so a checkpoint fits the model with and without it.
     generator   the loss's own source of chance, if it has one; the checkpoint keeps it beside the global ones.
 
     Under `torchrun`, within `ranks.joined()`, the processes share the work: each step takes `accumulate` batches for
@@ -86,7 +89,7 @@ def fit(
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
-    with _interrupt() as asked, _Display(history, steps, progress and first) as display:
+    with _interrupt() as asked, _compiled(model, compile), _Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
@@ -251,6 +254,18 @@ def _agreed(asked: Callable[[], bool], look: bool) -> bool:
 def _set_rates(optimizer: Stepper, rates: list[float], factor: float) -> None:
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * factor
+
+
+@contextmanager
+def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within, calling the model runs what torch.compile made of it, if wanted; afterwards it is called as before."""
+    before = model._compiled_call_impl
+    if wanted:
+        model.compile(dynamic=True)  # the same kernels whichever length comes first: a resumed run has the same losses
+    try:
+        yield
+    finally:
+        model._compiled_call_impl = before
 
 
 @contextmanager
