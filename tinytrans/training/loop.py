@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tinytrans.device import autocast
 from tinytrans.training import checkpoint as checkpoints
-from tinytrans.training import ranks
+from tinytrans.training import ranks, shards
 from tinytrans.training.feed import Batches, draw, to_device
 from tinytrans.training.journal import History, Record, append_record
 
@@ -75,7 +75,7 @@ def fit(
 
     Under `torchrun`, within `ranks.joined()`, the processes share the work: each step takes `accumulate` batches for
     each of them, in turn, and is that of one process which accumulates them all. The first begins with its weights for
-    all, and it alone shows, logs and saves; all evaluate.
+    all, and it alone shows, logs and saves; all evaluate. Each has the whole model, unless that is a `shards.shard`.
 
     Ctrl-C ends the run after the step in progress (`History.interrupted`), a second one at once. Raises
     FloatingPointError at a loss that is not finite, FileExistsError at a checkpoint without `resume`.
@@ -143,7 +143,7 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
     if ranks.size() > 1:
         if check:
             ranks.same_parts(model)
-        ranks.add_up([total, count, *(weight.grad for weight in model.parameters() if weight.grad is not None)])
+        shards.sum_gradients(model, [total, count])
     count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
     for weight in model.parameters():
         if weight.grad is not None:
@@ -209,7 +209,8 @@ def _begin(
     """A run's history and learning rates: empty and the optimiser's own, or all as in the checkpoint."""
     found = ranks.gather(checkpoint is not None and Path(checkpoint).exists())[0]  # one answer for all processes
     if checkpoint is None or not found:
-        ranks.same_start(model)
+        if not shards.sharded(model):
+            ranks.same_start(model)
         return History(), [float(group["lr"]) for group in optimizer.param_groups]
     if not resume:
         raise FileExistsError(
@@ -217,7 +218,7 @@ def _begin(
         )
     state = checkpoints.load(checkpoint)
     checkpoints.load_weights(model, state["model"], checkpoint)
-    optimizer.load_state_dict(state["optimizer"])
+    shards.take_state(optimizer, state["optimizer"])
     if ranks.rank() < len(state["chances"]):  # of more processes than before, the new ones keep their own chance
         own = state["chances"][ranks.rank()]
         checkpoints.restore_chance(own["global"])
@@ -235,8 +236,8 @@ def _save(
     generator: torch.Generator | None,
 ) -> None:
     state: dict[str, Any] = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": shards.whole(model.state_dict()),
+        "optimizer": shards.whole(optimizer.state_dict()),
         "history": history.state(),
     }
     generated = None if generator is None else generator.get_state()
