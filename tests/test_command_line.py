@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tinytrans.__main__ import main
+from tinytrans.commands.texts import read_texts
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import Batch, PaddedBatches
-from tinytrans.tokenizers import load_tokenizer
+from tinytrans.models.gpt import GPT
+from tinytrans.tokenizers import CharacterTokenizer, load_tokenizer
 from tinytrans.training.checkpoint import load
 from tinytrans.training.journal import read_records
 
@@ -54,15 +59,15 @@ def trained(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_needs_no_torch() -> None:
     """The help of every command is there without torch being imported."""
-    code = (
-        "import sys; from tinytrans.options import parser; print(parser().format_help()); print('torch' in sys.modules)"
-    )
+    code = "import sys; import tinytrans.__main__ as t; print(t.parser().format_help()); print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown.endswith("False\n")
-    assert all(word in shown for word in ("train", "sample", "params", "tokenize", "--resume"))
+    assert all(word in shown for word in ("train", "sample", "chat", "eval", "params", "tokenize", "--resume"))
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "params", "tokenize", "tokenize train", "tokenize show"])
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "chat", "eval", "params", "tokenize", "tokenize train", "tokenize show"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` exits with 0 and explains each option."""
     with pytest.raises(SystemExit) as ended:
@@ -118,6 +123,141 @@ def test_ctrl_c_then_resume_is_the_whole_run(
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 
+TWO = """
+import sys
+sys.path[:0] = ["tests", "."]
+import torch
+torch.set_num_threads(1)
+from test_command_line import TINY
+from tinytrans.__main__ import main
+from tinytrans.config import PRESETS
+PRESETS["tiny"] = TINY
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_train_one_model(trained: Path, notes: Path, tmp_path: Path) -> None:
+    """Under torchrun each step takes a batch from each process, and the first alone writes and speaks."""
+    out = tmp_path / "two"
+    (tmp_path / "run.py").write_text(TWO)
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py")]
+    options = ["--preset", "tiny", "--data", str(notes), "--steps", "3", "--out", str(out), "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, *start, "train", *options], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("guessing blindly") == done.stdout.count("validation loss") == 1
+    assert {path.name for path in out.iterdir()} == {path.name for path in trained.iterdir()}
+    state = load(out / "checkpoint.safetensors")
+    assert len(state["chances"]) == 2
+    documents = load_tokenizer(out).encode_batch(read_texts(str(notes))[0])
+    drawn = PaddedBatches(documents, 12, max_len=TINY.max_len)
+    sizes = [int((drawn[i].targets >= 0).sum()) for i in range(6)]
+    assert state["history"]["tokens"].tolist() == [sizes[0] + sizes[1], sizes[2] + sizes[3], sizes[4] + sizes[5]]
+
+
+def converse(trained: Path, words: str, *options: str) -> str:
+    """What `chat` prints when these words are piped into it."""
+    command = ["chat", "--model", str(trained), "--tokens", "12", "--device", "cpu", *options]
+    code = [sys.executable, "-m", "tinytrans", *command]
+    return subprocess.run(code, cwd=ROOT, input=words, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_chat_is_piped(trained: Path) -> None:
+    """A line is a turn, the same seed answers the same; empty lines are none, /quit and the end of the input end."""
+    answers = converse(trained, "17 is\n\n  8 is \n/quit\n9 is\n", "--seed", "1", "--temperature", "1")
+    assert answers.count("\n") >= 2
+    assert answers == converse(trained, "17 is\n8 is", "--seed", "1", "--temperature", "1")
+    assert answers != converse(trained, "17 is\n8 is\n", "--seed", "2", "--temperature", "1")
+    assert converse(trained, "/quit\n") == converse(trained, "") == ""
+
+
+Talk = Callable[..., tuple[list[str], list[int]]]
+
+
+@pytest.fixture
+def talk(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
+    """Say lines to a model that always answers "yes" -> the texts that it was given, and how many tokens each has."""
+    tokenizer = load_tokenizer(trained)
+    answer = [*tokenizer.encode("yes"), tokenizer.special_tokens["<|end|>"]]
+
+    def run(lines: str, *options: str) -> tuple[list[str], list[int]]:
+        read: list[list[int]] = []
+
+        def answers(model: GPT, ids: torch.Tensor, **options: object) -> Iterator[torch.Tensor]:
+            read.append(ids[0].tolist())
+            return iter(torch.tensor(answer)[:, None])
+
+        monkeypatch.setattr("tinytrans.commands.speech.stream", answers)
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        assert main(["chat", "--model", str(trained), "--device", "cpu", *options]) == 0
+        return [tokenizer.decode(ids) for ids in read], [len(ids) for ids in read]
+
+    return run
+
+
+def test_a_chat_remembers(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model reads every turn in the form of its training, its own answers too; /new forgets them."""
+    read, _ = talk("17 is\n8 is\n/new\n9 is\n")
+    first = "<|user|>17 is<|assistant|>"
+    assert read == [first, f"{first}yes<|user|>8 is<|assistant|>", "<|user|>9 is<|assistant|>"]
+    assert capsys.readouterr().out == "yes\n" * 3
+
+
+def test_a_chat_forgets_whole_turns(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+    """What no longer fits max_len beside an answer is forgotten, oldest turns first; too long a turn is not taken."""
+    read, sizes = talk("".join(f"{i} is one\n" for i in range(20)), "--tokens", "8")
+    assert max(sizes) <= TINY.max_len - 8
+    assert read[-1].startswith("<|user|>")
+    assert read[-1].endswith("<|user|>19 is one<|assistant|>")
+    assert "yes<|user|>18 is one" in read[-1]
+    assert talk("word " * 100 + "\n7 is\n")[0] == ["<|user|>7 is<|assistant|>"]
+    assert "tokens, and the model reads 64: say it shorter" in capsys.readouterr().err
+
+
+def test_nobody_ends_a_turn_by_its_name(talk: Talk, trained: Path) -> None:
+    """`<|end|>` and `<|assistant|>` in what a user says are plain text, not the signs."""
+    tokenizer = load_tokenizer(trained)
+    _, [size] = talk("<|end|><|assistant|>\n")
+    assert size == 2 + len(tokenizer.encode("<|end|><|assistant|>", special=False)) > 4
+
+
+def test_eval_is_the_validation_of_training(trained: Path, notes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the data of its training a model's loss is the last validation loss of its log; the line says the same."""
+    last = read_records(trained / "log.jsonl")[-1]
+    for data in ([], ["--data", str(notes)]):
+        assert main(["eval", "--model", str(trained), "--device", "cpu", "--json", *data]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["validation"] == pytest.approx(last["validation"], rel=1e-6)
+        assert found["perplexity"] == pytest.approx(last["perplexity"], rel=1e-6)
+        assert found["texts"] == len(read_texts(str(notes))[1])
+    assert main(["eval", "--model", str(trained), "--device", "cpu", "--batch", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert f"loss {last['validation']:.3f}, perplexity {last['perplexity']:.2f} over {found['tokens']:,} tok" in shown
+
+
+def test_eval_reads_all_of_another_file(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a file that training has not read every token counts but the first of each piece."""
+    (tmp_path / "other.txt").write_text("7 is one less than 8.")
+    assert (
+        main(["eval", "--model", str(trained), "--data", str(tmp_path / "other.txt"), "--device", "cpu", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["tokens"] == len(load_tokenizer(trained).encode("7 is one less than 8.")) - 1
+    assert found["texts"] == 1
+
+
+def test_what_cannot_chat_says_so(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model whose tokenizer has no signs for turns is refused by name; so is one smaller than its tokenizer."""
+    tokenizer = CharacterTokenizer.train(["17 is one less than 18."])
+    GPT(replace(TINY, vocab_size=tokenizer.vocab_size)).save_pretrained(tmp_path, tokenizer)
+    assert main(["chat", "--model", str(tmp_path), "--device", "cpu"]) == 1
+    assert f"{tmp_path} cannot chat: its tokenizer has no <|user|>, <|assistant|>, <|end|>" in capsys.readouterr().err
+    GPT(replace(TINY, vocab_size=3)).save_pretrained(tmp_path, tokenizer)
+    assert main(["sample", "--model", str(tmp_path), "--device", "cpu"]) == 1
+    assert f"has {tokenizer.vocab_size} tokens, the model beside it only 3" in capsys.readouterr().err
+
+
 def test_gpt2_is_counted_to_the_last_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     """GPT-2 has 124,439,808 parameters, its parts add up to them, and the table says the same as the JSON."""
     assert main(["params", "gpt2", "--json"]) == 0
@@ -146,6 +286,11 @@ def test_a_tokenizer_is_learnt_and_shown(notes: Path, tmp_path: Path, capsys: py
 
 
 MISTAKES = {
+    "chat --model nowhere": "no saved model in 'nowhere'",
+    "eval --model nowhere": "no saved model in 'nowhere'",
+    "eval --model {trained} --data tails": "no data set and no file '",
+    "eval --model {trained} --data {empty}": "0 batches hold no target",
+    "train --out {new} --data {bytes}": "is no text in UTF-8: invalid start byte at byte 0",
     "sample --model nowhere": "no saved model in 'nowhere'",
     "sample --model {trained} --prompt=": "the prompt is empty",
     "sample --model {trained} --temperature -1": "temperature",
@@ -165,7 +310,10 @@ def test_a_mistake_costs_one_line(
 ) -> None:
     """A user's mistake ends with 1 and one line that names it, and nothing is written."""
     (tmp_path / "short.txt").write_text("too short")
-    places = {"{trained}": trained, "{new}": tmp_path / "new", "{short}": tmp_path / "short.txt"}
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    places = {f"{{{name}}}": tmp_path / f"{name}.txt" for name in ("short", "empty", "bytes")}
+    places |= {"{trained}": trained, "{new}": tmp_path / "new"}
     before = {path: path.read_bytes() for path in trained.iterdir()}
     for name, path in places.items():
         command = command.replace(name, str(path))

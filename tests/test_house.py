@@ -22,7 +22,8 @@ MEGABYTE = 1_000_000
 MAY_IMPORT = {
     "tinytrans": {"tinytrans"},  # the front door
     "tinytrans.__main__": {"tinytrans"},
-    "tinytrans.options": {"tinytrans.config", "tinytrans.data"},  # the command line's
+    "tinytrans.commands": {"tinytrans"},
+    "tinytrans.commands.options": {"tinytrans.config", "tinytrans.data"},  # help needs no torch
     "tinytrans.config": set(),
     "tinytrans.files": set(),  # anybody may write a file whole
     "tinytrans.device": set(),

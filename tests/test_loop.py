@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tinytrans.training.checkpoint import CheckpointError
+from tinytrans.training.checkpoint import CheckpointError, load
 from tinytrans.training.feed import draw, to_device
 from tinytrans.training.journal import History, append_record, read_records
 from tinytrans.training.loop import evaluating, fit, gradient, pooled
@@ -73,6 +74,43 @@ def test_the_loop_is_the_plain_loop() -> None:
     assert history.losses == pytest.approx(losses, rel=1e-5)
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="torch.compile needs a C++ compiler"
+)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_compiled_is_the_same_run(tmp_path: Path) -> None:
+    """Compiled, a run of uneven lengths has the losses and names of the plain one, and resumes to the bit."""
+    options: dict[str, object] = {"batches": lambda number: batch(number, length=3 + number % 3), "compile": True}
+    _, plain = run(6, build(), **options | {"compile": False})
+    model, history = run(6, build(), **options)
+    assert history.losses == pytest.approx(plain.losses, rel=1e-5)
+    run(4, build(), checkpoint=tmp_path / "c", **options)
+    assert load(tmp_path / "c")["model"].keys() == build().state_dict().keys()
+    torch.compiler.reset()  # as in a new process
+    again, resumed = run(6, build(seed=1), checkpoint=tmp_path / "c", resume=True, **options)
+    assert resumed.losses == history.losses
+    assert weights(again) == weights(model)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_compiled_is_only_the_run() -> None:
+    """A model is compiled while it trains, called through what was compiled, and afterwards as it was before."""
+    model = build()
+    seen: list[bool] = []
+    model[1].register_forward_hook(lambda *_: seen.append(torch.compiler.is_compiling()))
+    run(2, model, compile=True)
+    assert all(seen)
+    seen.clear()
+    model(batch(0)[0])
+    assert seen == [False]
 
 
 def test_accumulation_weighs_by_tokens() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from tinytrans.data.batches import IGNORED, Batch, Batches, Shuffled, pad
-from tinytrans.data.chat import ASSISTANT, END, USER
+from tinytrans.data.chat import END, turn
 from tinytrans.tokenizers.base import Tokenizer
 
 Scorer = Callable[[str, str], float]
@@ -71,9 +71,8 @@ def encode_answer(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[
 
     Nobody's text can end a turn: the names of special tokens in it are plain text.
     """
-    user, assistant, end = (tokenizer.token_to_id(name) for name in (USER, ASSISTANT, END))
-    asked = [user, *tokenizer.encode(prompt, special=False), assistant]
-    return [*asked, *tokenizer.encode(answer, special=False), end], len(asked)
+    asked = turn(tokenizer, prompt)
+    return [*asked, *tokenizer.encode(answer, special=False), tokenizer.token_to_id(END)], len(asked)
 
 
 class PreferenceBatches(Batches):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tinytrans.files import whole
+from tinytrans.training import shards
 
 FORMAT = "tinytrans checkpoint 1"
 
@@ -64,7 +65,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Pat
         if mine.get(name) != theirs.get(name):
             there, here = theirs.get(name, "missing"), mine.get(name, "missing")
             raise CheckpointError(f"{source} is of another model: {name} is {there} there and {here} here")
-    model.load_state_dict(weights)
+    shards.take(model, weights)
 
 
 def chance() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tinytrans.device import autocast
 from tinytrans.training import checkpoint as checkpoints
-from tinytrans.training import ranks
+from tinytrans.training import ranks, shards
 from tinytrans.training.feed import Batches, draw, to_device
 from tinytrans.training.journal import History, Record, append_record
 
@@ -54,6 +54,7 @@ def fit(
     resume: bool = False,
     log: str | Path | None = None,
     device: torch.device | str | None = None,
+    compile: bool = False,
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> History:
@@ -68,11 +69,13 @@ def fit(
     checkpoint  a file written every `every` steps, at the end and at Ctrl-C; with `resume` the run goes on from it.
     log         a JSONL file that gets each record (`tinytrans.training.journal.History`).
     device      where the model goes first, or None. Batches follow the model; CUDA computes under bfloat16 autocast.
+    compile     whether `model(...)` is fused by torch.compile while the run lasts: its parameters keep their names,
+                so a checkpoint fits the model with and without it.
     generator   the loss's own source of chance, if it has one; the checkpoint keeps it beside the global ones.
 
     Under `torchrun`, within `ranks.joined()`, the processes share the work: each step takes `accumulate` batches for
     each of them, in turn, and is that of one process which accumulates them all. The first begins with its weights for
-    all, and it alone shows, logs and saves; all evaluate.
+    all, and it alone shows, logs and saves; all evaluate. Each has the whole model, unless that is a `shards.shard`.
 
     Ctrl-C ends the run after the step in progress (`History.interrupted`), a second one at once. Raises
     FloatingPointError at a loss that is not finite, FileExistsError at a checkpoint without `resume`.
@@ -86,7 +89,7 @@ def fit(
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
-    with _interrupt() as asked, _Display(history, steps, progress and first) as display:
+    with _interrupt() as asked, _compiled(model, compile), _Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
@@ -152,7 +155,7 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
     if ranks.size() > 1:
         if check:
             ranks.same_parts(model)
-        ranks.add_up([total, count, *(weight.grad for weight in model.parameters() if weight.grad is not None)])
+        shards.sum_gradients(model, [total, count])
     count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
     for weight in model.parameters():
         if weight.grad is not None:
@@ -218,7 +221,8 @@ def _begin(
     """A run's history and learning rates: empty and the optimiser's own, or all as in the checkpoint."""
     found = ranks.gather(checkpoint is not None and Path(checkpoint).exists())[0]  # one answer for all processes
     if checkpoint is None or not found:
-        ranks.same_start(model)
+        if not shards.sharded(model):
+            ranks.same_start(model)
         return History(), [float(group["lr"]) for group in optimizer.param_groups]
     if not resume:
         raise FileExistsError(
@@ -226,7 +230,7 @@ def _begin(
         )
     state = checkpoints.load(checkpoint)
     checkpoints.load_weights(model, state["model"], checkpoint)
-    optimizer.load_state_dict(state["optimizer"])
+    shards.take_state(optimizer, state["optimizer"])
     if ranks.rank() < len(state["chances"]):  # of more processes than before, the new ones keep their own chance
         own = state["chances"][ranks.rank()]
         checkpoints.restore_chance(own["global"])
@@ -244,8 +248,8 @@ def _save(
     generator: torch.Generator | None,
 ) -> None:
     state: dict[str, Any] = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": shards.whole(model.state_dict()),
+        "optimizer": shards.whole(optimizer.state_dict()),
         "history": history.state(),
     }
     generated = None if generator is None else generator.get_state()
@@ -263,6 +267,18 @@ def _agreed(asked: Callable[[], bool], look: bool) -> bool:
 def _set_rates(optimizer: Stepper, rates: list[float], factor: float) -> None:
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * factor
+
+
+@contextmanager
+def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within, calling the model runs what torch.compile made of it, if wanted; afterwards it is called as before."""
+    before = model._compiled_call_impl
+    if wanted:
+        model.compile(dynamic=True)  # the same kernels whichever length comes first: a resumed run has the same losses
+    try:
+        yield
+    finally:
+        model._compiled_call_impl = before
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tinytrans.training import shards
+
 
 def orthogonalize(matrices: Tensor, *, iterations: int = 5) -> Tensor:
     """The singular values of matrices (..., M, N) come near 1, their singular vectors stay: U S V^T -> about U V^T.
@@ -80,13 +82,16 @@ class Muon(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             alike: dict[tuple[int, ...], list[Move]] = defaultdict(list)
-            for move in self._moves(group):
+            changes: dict[Tensor, Tensor] = {}
+            for move in self._moves(group, changes):
                 alike[tuple(move.weight.shape)].append(move)
             for moves in alike.values():
                 self._apply(moves, group["iterations"])
+            for weight, change in changes.items():
+                weight.add_(shards.part_of(change, weight))
         return loss
 
-    def _moves(self, group: dict[str, Any]) -> Iterable[Move]:
+    def _moves(self, group: dict[str, Any], changes: dict[Tensor, Tensor]) -> Iterable[Move]:
         for weight in group["params"]:
             if weight.grad is None:
                 continue
@@ -94,7 +99,11 @@ class Muon(Optimizer):
             mean.lerp_(weight.grad, 1 - group["momentum"])
             direction = weight.grad.lerp(mean, group["momentum"])
             weight.mul_(1 - group["lr"] * group["weight_decay"])
-            for part, toward in zip(weight.chunk(group["parts"]), direction.chunk(group["parts"]), strict=True):
+            moved = weight
+            if shards.is_part(weight):  # a step needs the whole matrix: each process makes it and takes its part
+                direction = direction.full_tensor()
+                moved = changes[weight] = torch.zeros_like(direction)
+            for part, toward in zip(moved.chunk(group["parts"]), direction.chunk(group["parts"]), strict=True):
                 tall = part.shape[0] > part.shape[1]
                 rate = group["lr"] * max(1.0, part.shape[0] / part.shape[1]) ** 0.5
                 yield Move(part.mT, toward.mT, rate) if tall else Move(part, toward, rate)

@@ -36,7 +36,7 @@ def joined() -> Iterator[int]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if gpu else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")  # tensors on either may travel
     try:
         yield rank()
     finally:

@@ -16,7 +16,10 @@ EXAMPLES = """examples:
   tinytrans train --out runs/tales                     a story-teller, in about two minutes on two CPU cores
   tinytrans train --out runs/tales --resume            go on after Ctrl-C or a crash, as if nothing had been
   tinytrans train --out runs/mine --data notes.txt     your own text
+  torchrun --nproc-per-node 2 -m tinytrans train --out runs/two   two processes, or two GPUs, train one model
   tinytrans sample --model runs/tales --prompt "Once"  a story
+  tinytrans chat --model runs/tales                    say what to tell, then ask about it
+  tinytrans eval --model runs/tales                    how much texts surprise it that it has not learnt
   tinytrans params gpt2                                124,439,808, and where they are
   tinytrans tokenize show --tokenizer runs/tales "A rabbit."
 """
@@ -26,29 +29,49 @@ def parser() -> argparse.ArgumentParser:
     """The options of all commands, with their help."""
     plain = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("tinytrans", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain)
-    commands = top.add_subparsers(dest="command", required=True, metavar="train | sample | params | tokenize")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="train | sample | chat | eval | params | tokenize"
+    )
     sources = f"{', '.join(sorted(TEXTS))} or a text file (default: tales)"
     shapes = [name for name, config in PRESETS.items() if isinstance(config, GPTConfig)]
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+
+    voice = argparse.ArgumentParser(add_help=False)
+    add = voice.add_argument
+    add("--model", required=True, metavar="FOLDER", help="what `train` left behind")
+    add("--tokens", type=positive, default=200, help="how many at most (default: 200)")
+    add("--temperature", type=float, default=0.7, help="0 takes the likeliest, 1 draws as learnt (default: 0.7)")
+    add("--top-k", type=positive, help="only the k likeliest tokens")
+    add("--top-p", type=float, help="only the likeliest tokens that together have the probability p")
+    add("--seed", type=int, help="the same seed gives the same text")
 
     add = commands.add_parser("train", parents=[place], help="pretrain a model on stories or other texts").add_argument
     add("--out", required=True, metavar="FOLDER", help="where model, tokenizer, checkpoint and log go")
     add("--data", help=sources)
     add("--preset", choices=shapes, help="the model's shape (default: tales)")
     add("--steps", type=positive, help=f"how long to train (default: {DEFAULTS['steps']})")
-    add("--batch", type=positive, help=f"texts a step (default: {DEFAULTS['batch']})")
+    add("--batch", type=positive, help=f"texts a step and process (default: {DEFAULTS['batch']})")
     add("--seed", type=int, help="the chance of weights and batches (default: 0)")
     add("--resume", action="store_true", help="go on with the run in the folder, with its own settings")
+    add("--compile", action="store_true", help="torch.compile fuses the model's operations: slow to start, then faster")
 
-    add = commands.add_parser("sample", parents=[place], help="let a trained model go on from a prompt").add_argument
+    said = commands.add_parser("sample", parents=[voice, place], help="let a trained model go on from a prompt")
+    said.add_argument("--prompt", default="Once", help='or an instruction, "<|user|>...<|assistant|>" (default: Once)')
+
+    about = """Say something to a trained model, line by line; the answer appears as it is made, and the model remembers
+    what was said before, as far back as it can read. /new begins anew, /quit or the end of the input ends. Where the
+    input is a file or a pipe, each line is a turn, and only the answers are printed."""
+    commands.add_parser("chat", parents=[voice, place], help="talk with a trained model", description=about)
+
+    about = """How much texts surprise a model that it has not learnt: the mean loss in nats a token, and the
+    perplexity, among how many equally likely tokens it is torn. Of the data that it was trained with, the texts held
+    out count; of any other file, all."""
+    add = commands.add_parser("eval", parents=[place], help="measure a trained model", description=about).add_argument
     add("--model", required=True, metavar="FOLDER", help="what `train` left behind")
-    add("--prompt", default="Once", help='may be an instruction, "<|user|>...<|assistant|>" (default: Once)')
-    add("--tokens", type=positive, default=200, help="how many at most (default: 200)")
-    add("--temperature", type=float, default=0.7, help="0 takes the likeliest, 1 draws as learnt (default: 0.7)")
-    add("--top-k", type=positive, help="only the k likeliest tokens")
-    add("--top-p", type=float, help="only the likeliest tokens that together have the probability p")
-    add("--seed", type=int, help="the same seed gives the same text")
+    add("--data", help=f"{', '.join(sorted(TEXTS))} or a text file (default: what it was trained with)")
+    add("--batch", type=positive, default=DEFAULTS["batch"], help=f"texts at once (default: {DEFAULTS['batch']})")
+    add("--json", action="store_true", help='{"validation": loss, "perplexity": p, "texts": n, "tokens": n}')
 
     add = commands.add_parser("params", help="count a model's parameters, part by part").add_argument
     add("preset", choices=PRESETS)

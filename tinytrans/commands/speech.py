@@ -1,0 +1,60 @@
+"""Speech: a folder -> a model that speaks; ids -> what it says after them, on the screen as it is made."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+
+from tinytrans import device
+from tinytrans.data.chat import END, USER
+from tinytrans.models.gpt import GPT
+from tinytrans.sampling import stream
+from tinytrans.tokenizers import Tokenizer, load_tokenizer
+
+TORN = "\N{REPLACEMENT CHARACTER}"  # what a character looks like of which not all bytes are there
+
+
+class Speaker:
+    """A model with its tokenizer, on its device, with the chance and the filters that were asked for."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        place = device.pick(args.device)
+        self.model, self.tokenizer = opened(args.model, place)
+        self.tokens = args.tokens
+        self.filters = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+        self.generator = None if args.seed is None else torch.Generator(place).manual_seed(args.seed)
+        self.stops = [i for name, i in self.tokenizer.special_tokens.items() if name in (END, USER)]  # the turn is over
+
+    def says(self, ids: list[int]) -> Iterator[int]:
+        """What the model says after ids, token by token, up to a stop."""
+        begin = torch.tensor([ids], device=self.model.embedding.weight.device)
+        options = {"stop": self.stops or None, "generator": self.generator, **self.filters}
+        for new in stream(self.model, begin, max_new_tokens=self.tokens, **options):
+            if int(new) in self.stops:
+                return
+            yield int(new)
+
+    def shows(self, ids: list[int], *, echo: bool = False) -> list[int]:
+        """Print what the model says after ids, as it is made, and a newline -> its ids; `echo` prints ids first."""
+        said: list[int] = []
+        before = ids if echo else []
+        shown = self.tokenizer.decode(before)
+        print(shown, end="", flush=True)
+        for new in self.says(ids):
+            said.append(new)
+            text = self.tokenizer.decode(before + said)
+            if not text.endswith(TORN):  # its other bytes come with the next token
+                print(text[len(shown) :], end="", flush=True)
+                shown = text
+        print(flush=True)
+        return said
+
+
+def opened(folder: str, place: torch.device) -> tuple[GPT, Tokenizer]:
+    """The GPT in a folder and its tokenizer; raises ValueError where the one does not know all tokens of the other."""
+    model, tokenizer = GPT.from_pretrained(folder, device=place), load_tokenizer(folder)
+    if tokenizer.vocab_size > (V := model.config.vocab_size):
+        raise ValueError(f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model beside it only {V}")
+    return model, tokenizer
