@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import tokenizers
@@ -24,7 +25,7 @@ from tinytrans.tokenizers.bpe import (
     train_bpe,
     train_bpe_by_recounting,
 )
-from tinytrans.tokenizers.split import byte_ids, invisible, join, split, visible
+from tinytrans.tokenizers.split import byte_ids, chunks, invisible, join, split, visible
 
 TRICKY = ["<|end|>", "<|end", "|>", "'s", "'S", "  ", "\n\n", "\r\n", "\x1c", "\x85", "\u00a0", "\u3000", "_", "٣"]
 TRICKY += ["Ⅷ", "²", "e\u0301", "ß", "字", "👩‍👩‍👧", "\u0378", "\U00010d40", "a\nb", "é\nb", " x", "\t"]
@@ -103,6 +104,25 @@ def test_words_are_those_of_rust(text: str):
     """The split is Rust's on any Unicode text, also where Python's own tables are older."""
     rust = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
     assert [visible(word.encode()) for word in split(text)] == [word for word, _ in rust]
+
+
+@given(texts)
+@settings(max_examples=300, deadline=None)
+def test_a_chunk_has_the_same_words_anywhere(text: str):
+    """No word reaches across two chunks: the words of the chunks, one after the other, are those of the text."""
+    rust = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    words = [word for chunk in chunks(text) for word, _ in rust(chunk)]
+    assert words == [word for word, _ in rust(text)]
+    assert "".join(chunks(text)) == text
+
+
+def test_white_space_is_rusts():
+    """Of all characters there are, `chunks` takes those for white space that Rust does."""
+    characters = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i < 0xE000]
+    rust = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"\s"), "removed")
+    white = set(characters) - {char for word, _ in rust.pre_tokenize_str("".join(characters)) for char in word}
+    assert white == {char for char in characters if len(chunks(f"a{char}b")) > 1}
+    assert len(white) == 25
 
 
 @given(texts)

@@ -1,7 +1,8 @@
 """Byte-level BPE: texts -> merges, text -> ids, ids -> text.
 
 The 256 bytes are the first tokens; the pair of neighbours seen most often becomes the next one, again and again.
-Functions first, each a few lines; then `BPETokenizer`, which remembers every word it has met.
+Functions first, each a few lines; then `BPETokenizer`, which remembers every word it has met, and every chunk of words
+between two spaces.
 Source: Sennrich, Haddow & Birch 2016, arXiv 1508.07909; on bytes: Radford et al. 2019 (GPT-2).
 """
 
@@ -18,14 +19,18 @@ import tokenizers
 
 from tinytrans.tokenizers.base import Tokenizer
 from tinytrans.tokenizers.pair_index import Pair, PairIndex
-from tinytrans.tokenizers.split import BYTE_OF_ID, byte_ids, join, split, visible
+from tinytrans.tokenizers.split import BYTE_OF_ID, byte_ids, chunks, join, split, visible
 
 Merges = dict[Pair, int]  # pair -> the id that replaces it, in the order learned: 256, 257, ...
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
     """How often each word stands in the texts: a merge is decided by counts, not by places."""
-    return Counter(chain.from_iterable(map(split, texts)))
+    words: Counter[str] = Counter()
+    for chunk, count in Counter(chain.from_iterable(map(chunks, texts))).items():
+        for word in split(chunk):
+            words[word] += count
+    return words
 
 
 def pair_counts(words: Mapping[tuple[int, ...], int]) -> Counter[Pair]:
@@ -148,11 +153,11 @@ def decode(ids: Iterable[int], merges: Mapping[Pair, int]) -> str:
     return join(tokens[i] for i in ids)
 
 
-class WordCache(dict[str, list[int]]):
-    """Word -> ids, worked out when a word is met for the first time.
+class ChunkCache(dict[str, tuple[int, ...]]):
+    """Chunk of a text -> its ids, worked out word by word when it is met for the first time.
 
-    It stops growing at LIMIT words, and words beyond LONG characters go to Rust: `encode_word` takes
-    quadratic time, and a megabyte without a space must not hang anybody.
+    It stops growing at LIMIT chunks, none longer than LONG characters, and words beyond that go to Rust: `encode_word`
+    takes quadratic time, and a megabyte without a space must not hang anybody.
     """
 
     LIMIT = 2**18
@@ -162,12 +167,16 @@ class WordCache(dict[str, list[int]]):
         super().__init__()
         self.merges, self.fast = merges, fast
 
-    def __missing__(self, word: str) -> list[int]:
-        if len(word) > self.LONG:
-            return [token.id for token in self.fast.model.tokenize(visible(word.encode()))]
-        ids = encode_word(word, self.merges)
-        if len(self) < self.LIMIT:
-            self[word] = ids
+    def __missing__(self, chunk: str) -> tuple[int, ...]:
+        words = split(chunk)
+        if len(words) > 1:
+            ids = tuple(chain.from_iterable(map(self.__getitem__, words)))
+        elif len(chunk) > self.LONG:
+            return tuple(token.id for token in self.fast.model.tokenize(visible(chunk.encode())))
+        else:
+            ids = tuple(encode_word(chunk, self.merges))
+        if len(self) < self.LIMIT and len(chunk) <= self.LONG:
+            self[chunk] = ids
         return ids
 
 
@@ -183,7 +192,7 @@ class BPETokenizer(Tokenizer):
         super().__init__(build_fast(self.merges, self.tokens, special_tokens))
         self._special = self.special_tokens
         self._parts = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) or r"(?!)")
-        self._cache = WordCache(self.merges, self.fast)
+        self._cache = ChunkCache(self.merges, self.fast)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()) -> Self:
@@ -192,9 +201,11 @@ class BPETokenizer(Tokenizer):
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with `special=False` the name of a special token in it is plain text."""
+        if not special or not self._parts.search(text):
+            return self._encode_plain(text)
         ids: list[int] = []
         start = 0
-        for found in self._parts.finditer(text) if special else ():
+        for found in self._parts.finditer(text):
             ids += self._encode_plain(text[start : found.start()])
             ids.append(self._special[found.group()])
             start = found.end()
@@ -205,7 +216,7 @@ class BPETokenizer(Tokenizer):
         return [self.encode(text, special=special) for text in texts]
 
     def _encode_plain(self, text: str) -> list[int]:
-        return list(chain.from_iterable(map(self._cache.__getitem__, split(text))))
+        return list(chain.from_iterable(map(self._cache.__getitem__, chunks(text))))
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
         """The text of ids; with `special=False` the special tokens are left out."""

@@ -16,7 +16,10 @@ PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\
 # Python's `re` has no \p{L}, and its own Unicode tables are of another year than Rust's. So `re` splits ASCII,
 # where both agree by definition, and Rust splits the rest.
 _ASCII = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII)
-_LINE = re.compile(r"(?<=\S)(?=\n\S)")  # no word reaches across such a place, so lines are split one by one
+
+# White space is another matter: Unicode has not changed it since 2013, and `re` can be told what it is.
+_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CHUNK = re.compile(rf" ?[^{_SPACE}]+|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+")
 _UNICODE = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN), "isolated")
 
 # The 188 bytes that print come first, as in GPT-2: id 0 is "!", id 220 is the space.
@@ -35,13 +38,25 @@ def split(text: str) -> list[str]:
     """
     if text.isascii():
         return _ASCII.findall(text)
-    return [word for line in _LINE.split(text) for word in _split_line(line)]
+    return [word for chunk in chunks(text) for word in _split_chunk(chunk)]
 
 
-def _split_line(line: str) -> list[str]:
-    if line.isascii():
-        return _ASCII.findall(line)
-    return [word for word, _ in _UNICODE.pre_tokenize_str(line)]
+def _split_chunk(chunk: str) -> list[str]:
+    if chunk.isascii():
+        return _ASCII.findall(chunk)
+    return [word for word, _ in _UNICODE.pre_tokenize_str(chunk)]
+
+
+def chunks(text: str) -> list[str]:
+    """A text cut at white space alone: every chunk is one word or several, the same ones wherever it stands.
+
+    It is PATTERN for whom letters, digits and all else that is no white space are one. So what is known of a chunk,
+    its words or their ids, need not be found again.
+
+    >>> chunks("It's 2 cats!")
+    ["It's", ' 2', ' cats!']
+    """
+    return _CHUNK.findall(text)
 
 
 def byte_ids(word: str) -> list[int]:
