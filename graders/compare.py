@@ -26,8 +26,7 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
     if _is_number(expected) and isinstance(got, Tensor) and got.dim() == 0:
         return difference(expected, got.item(), relative=relative, absolute=absolute)
     if _is_number(expected) and _is_number(got):
-        close = expected == got or math.isclose(expected, got, rel_tol=relative, abs_tol=absolute)
-        if not close or (isinstance(expected, int) and expected != got):
+        if not _close(expected, got, relative, absolute) or (isinstance(expected, int) and expected != got):
             return f"expected {expected}, got {got}"
         return None
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
@@ -44,6 +43,13 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
 def agree(a: Any, b: Any) -> bool:
     """Whether two values are the same within the tolerance."""
     return difference(a, b) is None
+
+
+def _close(expected: float, got: float, relative: float, absolute: float) -> bool:
+    try:
+        return expected == got or math.isclose(expected, got, rel_tol=relative, abs_tol=absolute)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False
 
 
 def _is_number(value: Any) -> bool:
@@ -81,6 +87,8 @@ def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) ->
         return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
     if _family(expected) != _family(got):
         return f"expected dtype {expected.dtype}, got {got.dtype}"
+    if expected.is_complex():  # real and imaginary part, side by side
+        expected, got = (torch.view_as_real(x.to(torch.complex128).resolve_conj()) for x in (expected, got))
     a, b = expected.to(torch.float64), got.to(torch.float64)
     same = (a == b) | (a.isnan() & b.isnan())
     close = (a - b).abs() <= absolute + relative * a.abs()  # False where either is NaN or infinite

@@ -24,6 +24,10 @@ from graders.release import Release
 MAX_FILE = 10 << 20  # bytes
 MAX_CELLS = 5_000
 MAX_SOURCE = 100_000  # characters of one cell
+MAX_NODES = 1_000_000  # brackets and braces: even an empty list takes 56 bytes
+UNSEEN = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff") | {
+    chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
 class UnreadableError(Exception):
@@ -92,6 +96,8 @@ def _json(content: bytes) -> tuple[Any, bool]:
         repeated = repeated or len(found) < len(pairs)
         return found
 
+    if content.count(b"[") + content.count(b"{") > MAX_NODES:
+        raise UnreadableError(f"it holds more than {MAX_NODES} lists and objects: clear its outputs and save it again")
     try:
         text = content.decode("utf-8-sig")
         # numbers stay text: nothing here needs them, and one of a million digits would take long
@@ -169,6 +175,13 @@ def choose(cells: Sequence[Mapping[str, Any]], stub: str) -> tuple[str | None, s
     if not sources:
         return None, f"its cell holds no text, or more than {MAX_SOURCE} characters"
     changed = [source for source in sources if source.strip() != stub.strip()]
+    source = (changed or sources)[0]
     if len(cells) > 1:
-        return (changed or sources)[0], f"its cell occurs {len(cells)} times; the first one that was written in counts"
-    return sources[0], None
+        return source, f"its cell occurs {len(cells)} times; the first one that was written in counts"
+    return source, unseen(source)
+
+
+def unseen(source: str) -> str | None:
+    """A note on characters that show a text otherwise than Python reads it (Boucher and Anderson 2021); None: none."""
+    found = sorted({f"U+{ord(c):04X}" for c in UNSEEN.intersection(source)})
+    return f"its text holds characters that are not seen and may mislead: {', '.join(found)}" if found else None

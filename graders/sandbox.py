@@ -96,10 +96,9 @@ class Child:
         self._send(start, until, cells[0][0] if cells else None)
         for name, _ in cells:
             reply = self._receive(until, self.limits.cells, name)
-            if (
-                not isinstance(reply, dict) or reply.get("cell") != name
-            ):  # a cell spoke for itself, and its reply comes late
-                late = [note.name for note in notes if isinstance(reply, dict) and note.name == reply.get("cell")]
+            said = _text(reply, "cell")
+            if said != name:  # a cell spoke for itself, and its reply comes late
+                late = [note.name for note in notes if note.name == said]
                 self._stop("Malformed", "your code wrote on the socket of its process", (late or [name])[0])
             notes.append(_cell_note(name, reply))
         return notes
@@ -112,7 +111,7 @@ class Child:
         until = min(time.monotonic() + self.limits.call, self.until)
         self._send({"op": op, "name": name, "inputs": list(inputs), "n": number, "seed": seed}, until)
         reply = self._receive(until, self.limits.call)
-        if not isinstance(reply, dict) or reply.get("n") != number:
+        if not isinstance(reply, dict) or type(reply.get("n")) is not int or reply["n"] != number:
             self._stop("Malformed", "your process answered something else than what was asked")
         if "value" in reply:
             return reply["value"]
@@ -155,6 +154,11 @@ def readable(text: Any, most: int = 500) -> str:
     """Text of a learner's process, safe to show: not long, no control characters, none that change the direction."""
     kept = (c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:most])
     return "".join(kept)
+
+
+def _text(reply: Any, key: str) -> str | None:
+    found = reply.get(key) if isinstance(reply, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _error(error: Any) -> tuple[str, str] | None:
