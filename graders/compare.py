@@ -33,7 +33,7 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
         return _sequences(expected, got, relative, absolute)
     if isinstance(expected, dict) and isinstance(got, dict):
         if set(expected) != set(got):
-            return f"expected the keys {sorted(map(str, expected))}, got {sorted(map(str, got))}"
+            return _keys(expected, got)
         return _sequences(list(expected.values()), [got[key] for key in expected], relative, absolute)
     if type(expected) is not type(got):
         return f"expected {_kind(expected)}, got {_kind(got)}"
@@ -72,6 +72,14 @@ def _sequences(expected: Any, got: Any, relative: float, absolute: float) -> str
         if (found := difference(a, b, relative=relative, absolute=absolute)) is not None:
             return f"value {i}: {found}"
     return None
+
+
+def _keys(expected: dict[Any, Any], got: dict[Any, Any]) -> str:
+    missing, more = ([str(key) for key in one if key not in other] for one, other in ((expected, got), (got, expected)))
+    said = [
+        f"{', '.join(names)} {what}" for names, what in ((missing, "is missing"), (more, "is not asked for")) if names
+    ]
+    return f"{' and '.join(said)} (expected {', '.join(map(str, expected)) or 'no key'})"
 
 
 def _family(tensor: Tensor) -> str:

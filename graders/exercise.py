@@ -29,6 +29,28 @@ def with_gradients(answer: Any, *inputs: Any) -> Any:
     return answer.gradients(*inputs)
 
 
+def first(most: int) -> Callable[..., Any]:
+    """The run of a generator: its first `most` values, one after another, as a list."""
+    return lambda answer, *inputs: answer.values(inputs, most)
+
+
+def parameters(answer: Any, arguments: Mapping[str, Any]) -> Any:
+    """The run of a class that asks how its parameters are called: name -> shape. Its inputs: the arguments by name."""
+    return answer.use(arguments, [("parameters",)])[0]
+
+
+def with_weights(answer: Any, arguments: Mapping[str, Any], weights: Mapping[str, Any], *inputs: Any) -> Any:
+    """The usual run of a class: make an instance of arguments by name, set its weights by name, call it."""
+    return answer.use(arguments, [("load", weights), ("call", "", *inputs)])[-1]
+
+
+def with_weights_and_gradients(
+    answer: Any, arguments: Mapping[str, Any], weights: Mapping[str, Any], *inputs: Any
+) -> Any:
+    """As `with_weights`: (value, gradients of the float inputs, gradient of each parameter by its name)."""
+    return answer.use(arguments, [("load", weights), ("gradients", "", *inputs)])[-1]
+
+
 @dataclass(frozen=True)
 class Requirement:
     """One thing that is asked, with its points: the inputs it is tried on and, where values alone don't tell, a law."""
@@ -104,7 +126,15 @@ def exercise(
     right: Mapping[str, Callable[..., Any]],
     oracle: Callable[..., Any] | None = None,
 ) -> Exercise:
-    """An exercise on a function. `wrong` maps the mistake's name to (implementation, sentence to the learner)."""
+    """An exercise on a function, or on a class where the reference is one: then it needs runs that make instances.
+
+    `wrong` maps the mistake's name to (implementation, sentence to the learner).
+    Raises ValueError where a requirement on a class would call it like a function.
+    """
+    if isinstance(reference, type) and (plain := [r.title for r in requirements if r.run in (plainly, with_gradients)]):
+        raise ValueError(
+            f"{name} is a class: the requirement {plain[0]!r} needs run=with_weights, or another of its kind"
+        )
     rows = tuple(Wrong(mistake, function, sentence) for mistake, (function, sentence) in wrong.items())
     return Exercise(name, reference, tuple(requirements), rows, MappingProxyType(dict(right)), oracle)
 

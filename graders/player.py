@@ -29,6 +29,7 @@ from graders.wire import NotPlainError, WireError, receive, send, to_frame
 
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
 FORK, KILL, READY, SERVER = b"F", b"K", b"R", b"S"
+OPS = {"call": "__call__", "gradients": "gradients", "values": "values", "use": "use"}  # of `Here`
 _seed_torch, _seed_python = torch.manual_seed, random.seed  # as they were before a learner's code could replace them
 _SET_DUMPABLE = 4  # prctl's number for it
 
@@ -193,7 +194,7 @@ class Child:
             return to_frame({"n": request["n"], "error": explained(error)})
 
     def value(self, request: dict[str, Any]) -> Any:
-        """What is asked for: the value of a variable, of a call, or of a call with its gradients."""
+        """What is asked for: a variable, a call, one with its gradients, a generator's values, or a class's steps."""
         name = request["name"]
         if name not in self.module.__dict__:
             raise Failure("Missing", f"there is no `{name}`: is it still called so, and does its cell run?")
@@ -202,8 +203,7 @@ class Child:
             return found
         if not callable(found):
             raise Failure("NotCallable", f"`{name}` is no function any more")
-        subject = Here(found)
-        return subject.gradients(*request["inputs"]) if request["op"] == "gradients" else subject(*request["inputs"])
+        return getattr(Here(found), OPS[request["op"]])(*request["inputs"])
 
 
 def compiled(source: str, filename: str) -> tuple[types.CodeType, list[str]]:

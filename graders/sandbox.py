@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class Child:
         return notes
 
     def ask(self, op: str, name: str, inputs: tuple[Any, ...] = (), *, seed: int = 0) -> Any:
-        """The value of a variable ("value"), of a call ("call"), or of a call with its gradients. Raises Failure."""
+        """What the Player gives for an operation ("value", "call", "gradients", ...) on a name. Raises Failure."""
         if self.stopped:
             raise self.stopped
         number = next(self.numbers)
@@ -301,7 +301,7 @@ class Sandbox:
 
 @dataclass
 class RemoteSubject:
-    """The learner's function `name` in a child, as an answer under judgement: the twin of `graders.subject.Here`."""
+    """The learner's `name` in a child, as an answer under judgement: the twin of `graders.subject.Here`."""
 
     child: Child
     name: str
@@ -314,8 +314,19 @@ class RemoteSubject:
 
     def __call__(self, *inputs: Any) -> Any:
         """The function's value. Raises Failure as `Here` does, and where the process of the learner's code ended."""
-        return self.child.ask(self.op, self.name, inputs, seed=self._seeds.getrandbits(62))
+        return self._ask(self.op, *inputs)
 
     def gradients(self, *inputs: Any) -> Any:
         """(value, gradients of the float inputs). Raises Failure like a call."""
-        return self.child.ask("gradients", self.name, inputs, seed=self._seeds.getrandbits(62))
+        return self._ask("gradients", *inputs)
+
+    def values(self, inputs: Sequence[Any], most: int) -> Any:
+        """The first `most` values of a generator. Raises Failure like a call."""
+        return self._ask("values", list(inputs), most)
+
+    def use(self, arguments: Mapping[str, Any], steps: Sequence[Sequence[Any]]) -> Any:
+        """What each step gives on one instance of a class. Raises Failure like a call."""
+        return self._ask("use", dict(arguments), [tuple(step) for step in steps])
+
+    def _ask(self, op: str, *inputs: Any) -> Any:
+        return self.child.ask(op, self.name, inputs, seed=self._seeds.getrandbits(62))
