@@ -112,10 +112,10 @@ def run_autograde(options: argparse.Namespace) -> int:
     for student, error in graded.errors.items():
         print(f"graders: {student} could not be graded, run the same command again: {error}", file=sys.stderr)
     if options.json:
-        print(as_json(release.name, graded.level, {s: brief(v) for s, v in graded.verdicts.items()}))
+        print(as_json(release.name, graded.level, {s: brief(v) for s, v in graded.verdicts.items()}, graded.alike))
     else:
-        print(summary(release.name, graded.verdicts, graded.level, seconds=graded.seconds))
-        print(f"gradebook.db and verdicts.json in {options.out}")
+        print(summary(release.name, graded.verdicts, graded.level, seconds=graded.seconds, alike=graded.alike))
+        print(f"gradebook.db, verdicts.json and review.txt in {options.out}")
     return 1 if graded.errors else 0
 
 

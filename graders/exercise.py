@@ -95,6 +95,7 @@ class Exercise:
     oracle: Callable[..., Any] | None = None  # an implementation that is independent of the reference
     question: Question | None = None
     concept: str = ""
+    forbidden: tuple[str, ...] = ()  # what would give the answer away, "F.layer_norm": its use is shown for review
 
     @property
     def points(self) -> int:
@@ -125,10 +126,12 @@ def exercise(
     wrong: Mapping[str, tuple[Callable[..., Any], str]],
     right: Mapping[str, Callable[..., Any]],
     oracle: Callable[..., Any] | None = None,
+    forbidden: Sequence[str] = (),
 ) -> Exercise:
     """An exercise on a function, or on a class where the reference is one: then it needs runs that make instances.
 
-    `wrong` maps the mistake's name to (implementation, sentence to the learner).
+    `wrong` maps the mistake's name to (implementation, sentence to the learner). `forbidden` names the functions and
+    classes that would give the answer away: who uses one loses nothing, and is shown to the instructor.
     Raises ValueError where a requirement on a class would call it like a function.
     """
     if isinstance(reference, type) and (plain := [r.title for r in requirements if r.run in (plainly, with_gradients)]):
@@ -136,7 +139,8 @@ def exercise(
             f"{name} is a class: the requirement {plain[0]!r} needs run=with_weights, or another of its kind"
         )
     rows = tuple(Wrong(mistake, function, sentence) for mistake, (function, sentence) in wrong.items())
-    return Exercise(name, reference, tuple(requirements), rows, MappingProxyType(dict(right)), oracle)
+    right = MappingProxyType(dict(right))
+    return Exercise(name, reference, tuple(requirements), rows, right, oracle, forbidden=tuple(forbidden))
 
 
 def question(

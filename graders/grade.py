@@ -6,20 +6,22 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from graders.check import report
+from graders.draw import Draw
 from graders.exercise import Exercise
 from graders.fairness import better, needed
-from graders.judge import Outcome, Part, judge
+from graders.judge import Outcome, Part, judge, observe
 from graders.rebuild import Submission, rebuild
 from graders.release import Item, Release
 from graders.sandbox import CellNote, Child, RemoteSubject, Sandbox, Stopped, readable
 from graders.subject import Failure
+from graders.trace import ran
 
 SEEDS = 2  # draws of inputs, so that luck does not pass
 TEXT = 800  # characters of a message
@@ -35,6 +37,7 @@ class Graded:
     outcome: Outcome
     printed: str = ""
     twice: tuple[int, int] | None = None
+    review: tuple[str, ...] = ()  # what an instructor should look at: forbidden functions, where and how they were seen
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Verdict:
             exercises[name] = {"score": o.score, "max": o.points, "mistake": o.mistake, "message": o.message}
             if graded.twice:
                 exercises[name] |= dict(zip(("on_own", "on_reference"), graded.twice, strict=True))
+            if graded.review:
+                exercises[name]["review"] = list(graded.review)
             if details:
                 parts = [asdict(part) for part in o.parts]
                 exercises[name] |= {"parts": parts, "report": report(o), "printed": graded.printed}
@@ -96,6 +101,7 @@ def grade(
     start = time.monotonic()
     with sandboxes() as sandbox:
         grading = Grading(release, submission, sandbox, seeds)
+        grading.read()
         exercises = {item.name: grading.item(item) for item in release.items}
         used = {"cpu": round(sandbox.cpu(), 3), "memory": sandbox.memory}
     used["wall"] = round(time.monotonic() - start, 3)
@@ -116,6 +122,21 @@ class Grading:
         self.failed: dict[str, Exercise] = {}  # those judged so far that have not all of their points
         self.notes: list[str] = []
         self.children: list[Child] = []
+        self.named: dict[str, tuple[str, ...]] = {}  # name of an exercise -> its lines with what it forbids
+
+    def read(self) -> None:
+        """Look for forbidden names in the sources, in a fork that runs none of them: parsing may hurt a process."""
+        asking = [i for i in self.release.items if i.exercise.forbidden and i.name in self.submission.sources]
+        if not asking:
+            return
+        child = self.sandbox.fork(self.until)
+        with closing(child), suppress(Stopped):
+            child.run([], 0)
+            for item in asking:
+                source = self.submission.sources[item.name]
+                with suppress(Failure):  # a cell that is no Python is judged as such
+                    found = child.ask("read", item.name, (source, list(item.exercise.forbidden)))
+                    self.named[item.name] = lines_of(source, found)
 
     @property
     def starved(self) -> bool:
@@ -214,13 +235,33 @@ class Grading:
         try:
             if question and (amiss := not_a_choice(subject(), tuple(question.choices))):
                 return unjudged(item, amiss, own.printed)
-            return Graded(cleaned(judge(item.exercise, subject, self.seeds)), own.printed)
+            outcome = cleaned(judge(item.exercise, subject, self.seeds))
+            return Graded(outcome, own.printed, review=self._review(child, item, outcome))
         except Failure as failure:
             return unjudged(item, str(failure), own.printed)
         except Exception as error:  # a value of a form that the table did not expect
             return unjudged(
                 item, f"what it gives has not the form that was asked for ({type(error).__name__})", own.printed
             )
+
+    def _review(self, child: Child, item: Item, outcome: Outcome) -> tuple[str, ...]:
+        """Where the answer names or runs what its exercise forbids. One more call, traced, after the judgement."""
+        seen = self.named.get(item.name, ())
+        if not item.exercise.forbidden or not outcome.score:
+            return seen
+        ops: set[str] = set()
+        subject = RemoteSubject(child, item.name, ran=ops)
+        for requirement in item.exercise.requirements:
+            observe(requirement, subject, requirement.inputs(Draw(self.seeds[0])))
+        return seen + tuple(f"its process says that it ran {name}" for name in ran(ops, item.exercise.forbidden))
+
+
+def lines_of(source: str, found: Any) -> tuple[str, ...]:
+    """What a process read in a source -> sentences that quote its lines; nothing where it is of no such form."""
+    lines = source.split("\n")
+    pairs = [pair for pair in found if isinstance(pair, tuple) and len(pair) == 2] if isinstance(found, list) else []
+    good = [(n, name) for n, name in pairs if type(n) is int and 0 < n <= len(lines) and isinstance(name, str)]
+    return tuple(readable(f"line {n} names {name}: {lines[n - 1].strip()[:100]}", 200) for n, name in good[:10])
 
 
 def not_a_choice(answer: object, choices: Sequence[str]) -> str | None:

@@ -18,7 +18,14 @@ from pathlib import Path
 from graders.confine import call_filter
 
 HERE = Path(__file__).parent
-VISIBLE = ("__init__.py", "wire.py", "subject.py", "confine.py", "player.py")  # all of the graders that the box shows
+VISIBLE = (
+    "__init__.py",
+    "wire.py",
+    "subject.py",
+    "trace.py",
+    "confine.py",
+    "player.py",
+)  # all of the graders that the box shows
 MASKED = ("tinytrans*", "graders*", "solutions*")  # installed packages that hold what a learner is asked for
 NOBODY = 65534
 NEUTRAL = "/run"  # covered by a private tmpfs before anything is bound there: the host's own is not touched

@@ -2,7 +2,7 @@
 
 A server with torch loaded forks one child for each exercise; the child executes cells and answers calls over a socket
 of its own. A warm server also forks further servers, one for each submission, in namespaces of their own. Of the
-graders only `wire`, `subject`, `confine` and this file are visible: no reference, no wrong answer, no seed.
+graders only `wire`, `subject`, `trace`, `confine` and this file are visible: no reference, no wrong answer, no seed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 
 from graders import confine
 from graders.subject import Failure, Here, backward, describe
+from graders.trace import MOST, named, traced
 from graders.wire import NotPlainError, WireError, receive, send, to_frame
 
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
@@ -186,16 +187,25 @@ class Child:
         return {"error": None, "commands": commands}
 
     def reply(self, request: dict[str, Any]) -> bytes:
-        """The answer to one request as a frame: {"n", "value"}, or {"n", "error": [kind, text]}."""
+        """The answer to one request as a frame: {"n", "value"}, or {"n", "error": [kind, text]}; traced, with "ops"."""
         try:
             reseed(request["seed"])
-            return to_frame({"n": request["n"], "value": self.value(request)})
+            if not request.get("trace"):
+                return to_frame({"n": request["n"], "value": self.value(request)})
+            with traced() as ran:
+                value = self.value(request)
+            return to_frame({"n": request["n"], "value": value, "ops": sorted(ran)[:MOST]})
         except BaseException as error:  # a learner's SystemExit too: it ends the call, not the child
             return to_frame({"n": request["n"], "error": explained(error)})
 
     def value(self, request: dict[str, Any]) -> Any:
-        """What is asked for: a variable, a call, one with its gradients, a generator's values, or a class's steps."""
+        """What is asked for: a variable, a call, one with gradients, a generator's values, a class's steps.
+
+        "read": where a source, which is not executed, speaks of some names.
+        """
         name = request["name"]
+        if request["op"] == "read":
+            return named(*request["inputs"])
         if name not in self.module.__dict__:
             raise Failure("Missing", f"there is no `{name}`: is it still called so, and does its cell run?")
         found = self.module.__dict__[name]

@@ -26,6 +26,7 @@ from typing import Any, NoReturn, Self
 from graders.levels import Box, IsolationError, bwrap_box, missing, plain_box
 from graders.player import FORK, KILL, READY
 from graders.subject import Failure
+from graders.trace import MOST
 from graders.watch import Watch
 from graders.wire import WireError, receive, send
 
@@ -103,17 +104,25 @@ class Child:
             notes.append(_cell_note(name, reply))
         return notes
 
-    def ask(self, op: str, name: str, inputs: tuple[Any, ...] = (), *, seed: int = 0) -> Any:
-        """What the Player gives for an operation ("value", "call", "gradients", ...) on a name. Raises Failure."""
+    def ask(
+        self, op: str, name: str, inputs: tuple[Any, ...] = (), *, seed: int = 0, ran: set[str] | None = None
+    ) -> Any:
+        """What the Player gives for an operation ("value", "call", "gradients", ...) on a name. Raises Failure.
+
+        With `ran` the call is traced, and the names of what it says that it ran are added there.
+        """
         if self.stopped:
             raise self.stopped
         number = next(self.numbers)
         until = min(time.monotonic() + self.limits.call, self.until)
-        self._send({"op": op, "name": name, "inputs": list(inputs), "n": number, "seed": seed}, until)
+        asked = {"op": op, "name": name, "inputs": list(inputs), "n": number, "seed": seed, "trace": ran is not None}
+        self._send(asked, until)
         reply = self._receive(until, self.limits.call)
         if not isinstance(reply, dict) or type(reply.get("n")) is not int or reply["n"] != number:
             self._stop("Malformed", "your process answered something else than what was asked")
         if "value" in reply:
+            if ran is not None and isinstance(names := reply.get("ops"), list):
+                ran |= {readable(name, 80) for name in names[:MOST] if isinstance(name, str)}
             return reply["value"]
         raise Failure(*_error(reply.get("error")) or ("Error", ""))
 
@@ -307,6 +316,7 @@ class RemoteSubject:
     name: str
     op: str = "call"  # "value" where the answer is a variable
     seed: int = 0
+    ran: set[str] | None = None  # where it is a set, calls are traced, and the names of what they ran go there
     _seeds: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -329,4 +339,4 @@ class RemoteSubject:
         return self._ask("use", dict(arguments), [tuple(step) for step in steps])
 
     def _ask(self, op: str, *inputs: Any) -> Any:
-        return self.child.ask(op, self.name, inputs, seed=self._seeds.getrandbits(62))
+        return self.child.ask(op, self.name, inputs, seed=self._seeds.getrandbits(62), ran=self.ran)
