@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from graders.subject import Failure, Here, backward, describe
 from graders.trace import MOST, named, traced
 from graders.wire import NotPlainError, WireError, receive, send, to_frame
 
+Walls = Callable[[], object]
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
 FORK, KILL, READY, SERVER = b"F", b"K", b"R", b"S"
 OPS = {"call": "__call__", "gradients": "gradients", "values": "values", "use": "use"}  # of `Here`
@@ -69,8 +71,11 @@ def _become_server(control: socket.socket, fd: int, tmpfs: int) -> None:
         os._exit(0)
 
 
-def serve(control: socket.socket, *, alone: bool) -> None:
-    """Wait for commands: FORK with a socket for the child, or KILL. `alone`: all of the pid namespace may be killed."""
+def serve(control: socket.socket, *, alone: bool, walls: Walls = lambda: None) -> None:
+    """Wait for commands: FORK with a socket for the child, or KILL. `alone`: all of the pid namespace may be killed.
+
+    A child puts up `walls` around itself before it runs anything.
+    """
     ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)  # no child may trace the server or read its memory
     control.sendall(READY)
     children: set[int] = set()
@@ -79,7 +84,7 @@ def serve(control: socket.socket, *, alone: bool) -> None:
         if command == FORK and fds:
             pid = os.fork()
             if pid == 0:
-                _become_child(control, fds[0])
+                _become_child(control, fds[0], walls)
             os.close(fds[0])
             children.add(pid)
             continue
@@ -113,9 +118,12 @@ def _kill(children: set[int], alone: bool) -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
     children.clear()
+    with contextlib.suppress(ChildProcessError):  # orphans that became ours
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
-def _become_child(control: socket.socket, fd: int) -> None:
+def _become_child(control: socket.socket, fd: int, walls: Walls) -> None:
     """The child's life; it never returns."""
     try:
         os.setsid()
@@ -126,7 +134,7 @@ def _become_child(control: socket.socket, fd: int) -> None:
         sock = socket.socket(fileno=os.dup2(fd, 3))
         os.closerange(4, 1 << 12)
         os.register_at_fork(after_in_child=sock.close)  # a helper process must not speak for its parent
-        Child(sock).serve()
+        Child(sock).serve(walls)
     finally:
         os._exit(0)  # whatever happened, the host sees the socket close
 
@@ -161,10 +169,11 @@ class Child:
         self.module = sys.modules["__main__"] = types.ModuleType("__main__")
         self.printed = Printed()
 
-    def serve(self) -> None:
+    def serve(self, walls: Walls) -> None:
         """First the cells, then calls, until the host has no more."""
         start = receive(self.sock)
         limit(start["limits"])
+        walls()
         sys.stdout = sys.stderr = self.printed
         for name, source in start["cells"]:
             reseed(start["seed"])
@@ -261,13 +270,34 @@ def limit(limits: dict[str, int]) -> None:
         resource.setrlimit(kind, (most, most))
 
 
+def connected(where: str) -> socket.socket:
+    """The socket of this number, or a connection to the one at this path."""
+    if where.isdigit():
+        return socket.socket(fileno=int(where))
+    control = socket.socket(socket.AF_UNIX)
+    control.connect(where)
+    return control
+
+
+def walls_of(options: list[str]) -> Walls:
+    """What a child puts up around itself: "landlock FILE", whose lines it may read; "container"; or nothing."""
+    if options[:1] == ["container"]:
+        return confine.within_container
+    if options[:1] != ["landlock"]:
+        return lambda: None
+    with open(options[1], encoding="utf-8") as file:
+        places = file.read().split("\n")
+    confine.gather_orphans()
+    return lambda: confine.alone(places)
+
+
 def main() -> None:
-    """Serve on the socket whose number is the first argument; "warm BYTES": servers, each with tmpfs of that size."""
-    control, options = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    """Serve on the socket that the first argument names; "warm BYTES": servers, each with tmpfs of that size."""
+    control, options = connected(sys.argv[1]), sys.argv[2:]
     _warm_up()
     if options[:1] == ["warm"]:
         gc.collect()
         gc.freeze()  # a collection in a fork would write to, and so copy, every page
         warm(control, int(options[1]))
     else:
-        serve(control, alone="alone" in options)
+        serve(control, alone="alone" in options, walls=walls_of(options))

@@ -1,8 +1,8 @@
 """A submitted file -> the sources of its solution cells, and notes on what was odd. Executes nothing, never fails.
 
-Only text crosses: the source of a cell whose `grade_id` the release calls a solution. Roles, points, order, outputs,
-ids, kernel and all other cells come from the release. The sources are not even parsed here, where a deep nest of
-brackets could hurt: the Player does that.
+Only text crosses: the source of a cell whose `grade_id` the release calls a solution, in code or in words. Roles,
+points, order, outputs, ids, kernel and all other cells come from the release. The sources are not even parsed here,
+where a deep nest of brackets could hurt: the Player does that.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def rebuilt_notebook(release: Release, sources: Mapping[str, str]) -> NotebookNo
     notebook = copy.deepcopy(release.notebook)
     for cell in notebook.cells:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        if grade_id in release.stubs and grade_id in sources:
+        if grade_id in release.answers and grade_id in sources:
             cell.source = sources[grade_id]
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -149,14 +149,14 @@ def _source(cell: Mapping[str, Any]) -> str | None:
 
 def _matched(release: Release, cells: Sequence[Mapping[str, Any]], notes: list[str]) -> Submission:
     sources, cell_notes = {}, {}
-    for grade_id, stub in release.stubs.items():
+    for grade_id, stub in release.answers.items():
         source, note = choose([cell for cell in cells if _grade_id(cell) == grade_id], stub)
         if source is not None:
             sources[grade_id] = source
         if note:
             cell_notes[grade_id] = note
     handed_out = {cell.source.strip() for cell in release.notebook.cells} | {""}
-    own = [c for c in cells if c.get("cell_type") == "code" and _grade_id(c) not in release.stubs]
+    own = [c for c in cells if c.get("cell_type") == "code" and _grade_id(c) not in release.answers]
     extra = sum((_source(cell) or "?").strip() not in handed_out for cell in own)
     if extra:
         cells_were = "1 cell" if extra == 1 else f"{extra} cells"

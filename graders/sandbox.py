@@ -18,16 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from graders.levels import Box, IsolationError, bwrap_box, missing, plain_box
+from graders.levels import NOBODY, Box, IsolationError, bwrap_box, missing, plain_box
 from graders.player import FORK, KILL, READY
 from graders.subject import Failure
 from graders.trace import MOST
-from graders.watch import Watch
+from graders.watch import Watch, tasks
 from graders.wire import WireError, receive, send
 
 LEVELS = ("bwrap", "none")
@@ -41,18 +41,24 @@ class Limits:
     server: float = 5.0  # until it has killed a child; one that a child stopped does not answer
     cells: float = 10.0  # one fork: all cells up to an exercise
     call: float = 5.0
+    exercise: float = 20.0  # one fork with all its calls
     submission: float = 60.0  # a class waits for no one longer than this
     memory: int = 2 << 30  # address space of one process, beyond what torch has mapped
     processes: int = 32
     file: int = 64 << 20
     tmpfs: int = 64 << 20  # each of /tmp, /home/learner, /dev/shm
     together: int = 4 << 30  # memory of all processes of a submission
-    cpu: int = 60  # seconds of one process
+    cpu: int = 20  # seconds of one process, which serves one exercise
+
+    def hurried(self, share: float) -> Limits:
+        """The same with less time for cells and calls."""
+        return replace(self, cells=self.cells * share, call=self.call * share, exercise=self.exercise * share)
 
     def resources(self, level: str) -> dict[str, int]:
-        """The kernel's limits for a child. Without a user namespace, NPROC would count all of the user's processes."""
+        """The kernel's limits for a child. Without a user namespace, NPROC counts all of the user's processes."""
         own = {"AS": self.memory, "FSIZE": self.file, "NOFILE": 128, "CORE": 0, "CPU": self.cpu}
-        return own | {"NPROC": self.processes} if level != "none" else own
+        others = {"landlock": tasks(os.geteuid() or NOBODY), "bwrap": 0, "full": 0}
+        return own | {"NPROC": others[level] + self.processes} if level in others else own
 
 
 LIMITS = Limits()
@@ -224,6 +230,12 @@ class Sandbox:
     def _watched(self) -> None:
         self._watch = Watch(self.process.pid, self._kill, self.limits.together, self.limits.processes)
 
+    def renew(self) -> None:
+        """Count from here on: the next submission's time and memory are not those of the one before."""
+        if self._watch:
+            self._watch.end()
+            self._watched()
+
     def _box(self, theirs: socket.socket) -> Box:
         if self.level == "bwrap":
             return bwrap_box([str(theirs.fileno()), "alone"], self.limits.tmpfs, self.hidden)
@@ -248,16 +260,20 @@ class Sandbox:
         """Whether the server still runs."""
         return self.process.poll() is None
 
-    def fork(self, until: float | None = None) -> Child:
-        """A fresh child, once every process of the one before is dead. A server that does not answer is replaced."""
+    def fork(self, until: float | None = None, patience: float = 1.0) -> Child:
+        """A fresh child, once every process of the one before is dead. A server that does not answer is replaced.
+
+        It has until that moment, and for each cell and call that share of the usual time.
+        """
         if not self.clear():
             self.close()
             self._start()
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
-        until = until or time.monotonic() + self.limits.submission
-        self._child = Child(ours, self.limits, self.level, until, self.cpu)
+        limits, now = self.limits.hurried(patience), time.monotonic()
+        until = min(until or now + limits.submission, now + limits.exercise)
+        self._child = Child(ours, limits, self.level, until, self.cpu)
         return self._child
 
     def cpu(self) -> float:
