@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     auto.add_argument("--jobs", type=int, default=0, metavar="N", help="grade N submissions at a time")
     auto.add_argument("--key", type=Path, help="the file of the key that signs verdicts, outside of the course")
+    auto.add_argument(
+        "--accept-weaker", action="store_true", help="where nothing else can be had: Landlock, without namespaces"
+    )
     auto.add_argument("--trust", action="store_true", help="run the code WITHOUT isolation: only if you trust it")
 
     feedback = command("feedback", run_feedback, "write the feedback pages of an earlier autograde")
@@ -107,15 +110,17 @@ def run_autograde(options: argparse.Namespace) -> int:
     seeds = tuple(options.seed) if options.seed else None
     graded = autograde(
         release, options.course, options.submissions, options.out,
-        trust=options.trust, seeds=seeds, workers=options.jobs, key=options.key, feedback=options.feedback,
+        trust=options.trust, weaker=options.accept_weaker, seeds=seeds, workers=options.jobs, key=options.key,
+        feedback=options.feedback,
     )  # fmt: skip
     for student, error in graded.errors.items():
         print(f"graders: {student} could not be graded, run the same command again: {error}", file=sys.stderr)
     if options.json:
-        print(as_json(release.name, graded.level, {s: brief(v) for s, v in graded.verdicts.items()}))
+        verdicts = {s: brief(v) for s, v in graded.verdicts.items()}
+        print(as_json(release.name, graded.level, verdicts, graded.alike))
     else:
-        print(summary(release.name, graded.verdicts, graded.level, seconds=graded.seconds))
-        print(f"gradebook.db and verdicts.json in {options.out}")
+        print(summary(release.name, graded.verdicts, graded.level, seconds=graded.seconds, alike=graded.alike))
+        print(f"gradebook.db, verdicts.json and review.txt in {options.out}")
     return 1 if graded.errors else 0
 
 

@@ -7,23 +7,25 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from graders import selftest, signing
+from graders import selftest, signing, similarity
 from graders.collect import collect
 from graders.fleet import Job, grade_all, jobs_for, rebuilt
 from graders.journal import Journal
 from graders.release import Release
+from graders.similarity import Pair
+from graders.summary import for_review
 
 JOURNAL = "journal.jsonl"
-BRIEF = ("score", "max", "mistake", "message", "on_own", "on_reference")
+BRIEF = ("score", "max", "mistake", "message", "on_own", "on_reference", "review")
 
 
 @dataclass
@@ -34,23 +36,25 @@ class Graded:
     level: str
     seconds: float = 0.0
     errors: Mapping[str, BaseException] = field(default_factory=dict)
+    alike: Sequence[Pair] = ()
 
 
 def autograde(
     release: Release, course: Path, folder: Path, out: Path, *,
-    trust: bool = False, seeds: tuple[int, ...] | None = None, workers: int = 0, key: Path | None = None,
-    feedback: bool = False,
+    trust: bool = False, weaker: bool = False, seeds: tuple[int, ...] | None = None, workers: int = 0,
+    key: Path | None = None, feedback: bool = False,
 ) -> Graded:  # fmt: skip
-    """Grade what is in `folder`, then write out/verdicts.json, out/gradebook.db and out/autograded/.
+    """Grade what is in `folder`, then write out/verdicts.json, review.txt, gradebook.db and autograded/.
 
-    A run that was killed goes on where it was. Raises IsolationError where nothing isolates and `trust` is False.
+    A run that was killed goes on where it was. Raises IsolationError where nothing isolates and `trust` is False;
+    `weaker` lets it go on at level "landlock".
     """
     from graders.bridge import post  # nbgrader takes seconds to import, and other commands can do without
 
     start = time.monotonic()
     files = collect(folder, release.name)
     hidden = (course.resolve(), folder.resolve(), out.resolve())
-    level = "none" if trust else _strongest(course, hidden)
+    level = "none" if trust else _strongest(course, hidden, weaker)
     workers = workers or min(4, os.cpu_count() or 1)
     out.mkdir(parents=True, exist_ok=True)
     submissions = rebuilt(release, files)
@@ -69,16 +73,19 @@ def autograde(
             for student, submission in submissions.items()
             if student not in errors
         }
-        write_atomically(out / "verdicts.json", as_json(release.name, level, verdicts))
+        alike = similarity.alike({s: submissions[s].sources for s in verdicts}, similarity.handed_out(release))
+        write_atomically(out / "verdicts.json", as_json(release.name, level, verdicts, alike))
+        sections = ["\n".join(section) for section in for_review(verdicts, alike)]
+        write_atomically(out / "review.txt", "\n\n".join(sections or ["nothing to look at"]) + "\n")
         with redirect_stdout(sys.stderr):
             posted = {student: submissions[student] for student in verdicts}
             post(release, posted, root=course.resolve(), out=out.resolve(), feedback=feedback)
         journal.finish()
-    return Graded(verdicts, level, time.monotonic() - start, errors)
+    return Graded(verdicts, level, time.monotonic() - start, errors, alike)
 
 
-def _strongest(course: Path, hidden: tuple[Path, ...]) -> str:
-    level, complaints = selftest.strongest(course, hidden)
+def _strongest(course: Path, hidden: tuple[Path, ...], weaker: bool) -> str:
+    level, complaints = selftest.strongest(course, hidden, weaker=weaker)
     for complaint in complaints:
         print(f"graders: {complaint}; going on at level {level!r}", file=sys.stderr)
     return level
@@ -96,9 +103,10 @@ def brief(verdict: Mapping[str, Any]) -> dict[str, Any]:
     return {"score": verdict["score"], "max": verdict["max"], "exercises": exercises, "notes": verdict["notes"]}
 
 
-def as_json(assignment: str, level: str, students: Mapping[str, Mapping[str, Any]]) -> str:
-    """All verdicts as one JSON object."""
-    found = {"assignment": assignment, "isolation": level, "students": students}
+def as_json(assignment: str, level: str, students: Mapping[str, Mapping[str, Any]], alike: Sequence[Pair] = ()) -> str:
+    """All verdicts, and the pairs of students whose answers are alike, as one JSON object."""
+    found: dict[str, Any] = {"assignment": assignment, "isolation": level, "students": students}
+    found |= {"alike": [asdict(pair) for pair in alike]}
     return json.dumps(found, indent=2, ensure_ascii=False)
 
 

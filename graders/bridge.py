@@ -36,6 +36,7 @@ from graders.nbgrader_config import configure
 from graders.pages import at_home
 from graders.rebuild import Submission, rebuild, rebuilt_notebook
 from graders.release import Release, load
+from graders.written import inert
 
 TIMESTAMP = "timestamp.txt"
 
@@ -44,6 +45,7 @@ class SubmissionExporter(NotebookExporter):
     """Opens a submitted file as the release's notebook with the learner's sources, whatever the file holds."""
 
     verdicts = Unicode("", help="a verdicts.json to post; without it every submission is judged").tag(config=True)
+    accept_weaker = Bool(False, help="take Landlock without namespaces where nothing else can be had").tag(config=True)
     trust = Bool(False, help="run submitted code WITHOUT isolation: only for code that is trusted").tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
@@ -81,7 +83,7 @@ class SubmissionExporter(NotebookExporter):
         resources = {**resources, "metadata": {"name": about["notebook"], "path": ""}}
         if when := timestamp(Path(filename).parent):
             resources["outputs"] = {TIMESTAMP: str(when).encode()}  # so that a later submission is seen to be newer
-        notebook = rebuilt_notebook(self.release, self.submission.sources)
+        notebook = rebuilt_notebook(self.release, shown(self.release, self.submission.sources))
         return self.from_notebook_node(notebook, resources=resources, **kwargs)
 
     def verdict(self, student: str) -> dict[str, Any]:
@@ -90,8 +92,14 @@ class SubmissionExporter(NotebookExporter):
             return self.posted[student]
         assert self.release is not None
         root, hidden = self.coursedir.root, [Path(self.coursedir.root)]
-        level = "none" if self.trust else selftest.strongest(root, hidden)[0]
+        level = "none" if self.trust else selftest.strongest(root, hidden, weaker=self.accept_weaker)[0]
         return grade(self.release, self.submission, selftest.opened(level, root, hidden)).as_dict(details=True)
+
+
+def shown(release: Release, sources: Mapping[str, str]) -> dict[str, str]:
+    """The sources as pages may render them: answers in words, which are markdown, with nothing in them that runs."""
+    words = {name for name, written in release.written.items() if sources.get(name, written.stub) != written.stub}
+    return {name: inert(source) if name in words else source for name, source in sources.items()}
 
 
 def timestamp(folder: str | Path) -> datetime | None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Container
+from itertools import count
 from pathlib import Path
+
+UNUSUAL = re.compile(r"[^\w.,@+() -]")  # what an ID is shown with instead: pages and spreadsheets may read more into it
 
 
 def collect(folder: Path, assignment: str) -> dict[str, Path]:
-    """Each student's file, sorted by ID. A folder without such a file counts too: its file is then noted as missing.
+    """Each student's file, sorted by ID, whose unusual characters become `_`.
 
-    Hidden entries, links to folders and other files are passed over.
+    A folder without such a file counts too: its file is then noted as missing. Hidden entries, links to
+    folders and other files are passed over.
     Raises FileNotFoundError where `folder` is no folder.
     """
     if not folder.is_dir():
@@ -20,10 +26,18 @@ def collect(folder: Path, assignment: str) -> dict[str, Path]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                found[entry.name] = _in_folder(Path(entry.path), assignment)
-            elif entry.name.endswith(".ipynb"):
-                found.setdefault(entry.name.removesuffix(".ipynb"), Path(entry.path))
+                found[_id(entry.name, found)] = _in_folder(Path(entry.path), assignment)
+            elif entry.name.endswith(".ipynb") and entry.name.removesuffix(".ipynb") not in found:
+                found[_id(entry.name.removesuffix(".ipynb"), found)] = Path(entry.path)
     return found
+
+
+def _id(name: str, taken: Container[str]) -> str:
+    """The name as an ID that no other student has."""
+    plain = UNUSUAL.sub("_", name)[:100]
+    if plain == name:
+        return name
+    return next(one for n in count(1) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
 
 
 def _in_folder(student: Path, assignment: str) -> Path:

@@ -26,15 +26,14 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
     if _is_number(expected) and isinstance(got, Tensor) and got.dim() == 0:
         return difference(expected, got.item(), relative=relative, absolute=absolute)
     if _is_number(expected) and _is_number(got):
-        close = expected == got or math.isclose(expected, got, rel_tol=relative, abs_tol=absolute)
-        if not close or (isinstance(expected, int) and expected != got):
+        if not _close(expected, got, relative, absolute) or (isinstance(expected, int) and expected != got):
             return f"expected {expected}, got {got}"
         return None
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
         return _sequences(expected, got, relative, absolute)
     if isinstance(expected, dict) and isinstance(got, dict):
         if set(expected) != set(got):
-            return f"expected the keys {sorted(map(str, expected))}, got {sorted(map(str, got))}"
+            return _keys(expected, got)
         return _sequences(list(expected.values()), [got[key] for key in expected], relative, absolute)
     if type(expected) is not type(got):
         return f"expected {_kind(expected)}, got {_kind(got)}"
@@ -44,6 +43,13 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
 def agree(a: Any, b: Any) -> bool:
     """Whether two values are the same within the tolerance."""
     return difference(a, b) is None
+
+
+def _close(expected: float, got: float, relative: float, absolute: float) -> bool:
+    try:
+        return expected == got or math.isclose(expected, got, rel_tol=relative, abs_tol=absolute)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False
 
 
 def _is_number(value: Any) -> bool:
@@ -68,6 +74,14 @@ def _sequences(expected: Any, got: Any, relative: float, absolute: float) -> str
     return None
 
 
+def _keys(expected: dict[Any, Any], got: dict[Any, Any]) -> str:
+    missing, more = ([str(key) for key in one if key not in other] for one, other in ((expected, got), (got, expected)))
+    said = [
+        f"{', '.join(names)} {what}" for names, what in ((missing, "is missing"), (more, "is not asked for")) if names
+    ]
+    return f"{' and '.join(said)} (expected {', '.join(map(str, expected)) or 'no key'})"
+
+
 def _family(tensor: Tensor) -> str:
     if tensor.dtype == torch.bool:
         return "bool"
@@ -81,6 +95,8 @@ def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) ->
         return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
     if _family(expected) != _family(got):
         return f"expected dtype {expected.dtype}, got {got.dtype}"
+    if expected.is_complex():  # real and imaginary part, side by side
+        expected, got = (torch.view_as_real(x.to(torch.complex128).resolve_conj()) for x in (expected, got))
     a, b = expected.to(torch.float64), got.to(torch.float64)
     same = (a == b) | (a.isnan() & b.isnan())
     close = (

@@ -1,6 +1,7 @@
 """What a process does to itself before it runs a learner's code: namespaces, no capability, Landlock, seccomp.
 
-Used inside the box, by a server that was forked from the warm one; it needs ctypes and Linux, and nothing else.
+Used inside the box, by a server that was forked from the warm one, or by the child itself where there are no
+namespaces; it needs ctypes and Linux, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import os
 import platform
 import stat
 import struct
+import sys
 from collections.abc import Sequence
 
 NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user mnt pid net ipc uts
+OLDEST_LANDLOCK = 3  # of Linux 6.2, the first that keeps a file from being truncated by its path
 WRITABLE = ("/tmp", "/home/learner", "/dev/shm")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 _NOSUID, _NODEV, _RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE = 2, 4, 1, 32, 4096, 16384, 1 << 18
-_DUMPABLE, _NO_NEW_PRIVS, _SECCOMP, _DROP_BOUND, _AMBIENT = 4, 38, 22, 24, 47  # prctl's numbers
+_DUMPABLE, _NO_NEW_PRIVS, _SECCOMP, _DROP_BOUND, _AMBIENT, _SUBREAPER = 4, 38, 22, 24, 47, 36  # prctl's numbers
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # What no exercise needs and a hole in the kernel is reached by: number on x86_64, on aarch64. -1: not there.
@@ -31,19 +34,34 @@ DENIED = {
     "open_by_handle_at": (304, 265), "open_tree": (428, 428), "perf_event_open": (298, 241), "personality": (135, 92),
     "pidfd_getfd": (438, 438), "pivot_root": (155, 41), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
     "ptrace": (101, 117), "quotactl": (179, 60), "reboot": (169, 142), "request_key": (249, 218), "setns": (308, 268),
+    # memory that belongs to no process, and that no limit of a process counts:
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "msgget": (68, 186), "semget": (64, 190),
+    "shmget": (29, 194),
     "settimeofday": (164, 170), "swapoff": (168, 225), "swapon": (167, 224), "syslog": (103, 116),
     "umount2": (166, 39), "unshare": (272, 97), "userfaultfd": (323, 282), "vmsplice": (278, 75),
 }  # fmt: skip
-SPECIAL = {"clone": (56, 220), "clone3": (435, 435), "socket": (41, 198)}
+# Where no namespace hides them: what reaches other processes, and what of others' files Landlock leaves open.
+TO_OTHERS = {
+    "chmod": (90, -1), "chown": (92, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "fchown": (93, 55), "fchownat": (260, 54), "fremovexattr": (199, 16), "fsetxattr": (190, 7),
+    "futimesat": (261, -1), "lchown": (94, -1), "lremovexattr": (198, 15), "lsetxattr": (189, 6),
+    "removexattr": (197, 14), "setxattr": (188, 5), "utime": (132, -1), "utimensat": (280, 88), "utimes": (235, -1),
+    "ioprio_set": (251, 30), "kill": (62, 129), "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424),
+    "process_madvise": (440, 440), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "sched_setattr": (314, 274), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "setpriority": (141, 140), "tgkill": (234, 131), "tkill": (200, 130),
+}  # fmt: skip
+SPECIAL = {"clone": (56, 220), "clone3": (435, 435), "socket": (41, 198), "prlimit64": (302, 261)}
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the tables, the kernel's name for it
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-def call_filter(machine: str = platform.machine()) -> bytes:
+def call_filter(machine: str = platform.machine(), *, lonely: bool = False) -> bytes:
     """The seccomp program: new namespaces, mounts and sockets other than AF_UNIX are refused. Empty on other machines.
 
-    AF_VSOCK above all: no network namespace confines it.
+    AF_VSOCK above all: no network namespace confines it. `lonely`: no namespace at all confines what runs under it, so
+    that every socket and everything that reaches another process is refused too.
     """
     if machine not in _MACHINES:
         return b""
@@ -51,14 +69,17 @@ def call_filter(machine: str = platform.machine()) -> bytes:
     refuse = _op(_RETURN, _ERROR | errno.EPERM)
     program = [_op(_LOAD, 4), _op(_EQUAL, arch, 1, 0), _op(_RETURN, _KILL), _op(_LOAD, 0)]
     program += [_op(_AT_LEAST, 0x40000000, 0, 1), refuse]  # the x32 twins of every call
-    for numbers in DENIED.values():
+    for numbers in (DENIED | TO_OTHERS if lonely else DENIED).values():
         if numbers[column] >= 0:
             program += [_op(_EQUAL, numbers[column], 0, 1), refuse]
-    clone, clone3, socket = (SPECIAL[name][column] for name in ("clone", "clone3", "socket"))
+    clone, clone3, socket, prlimit = (SPECIAL[name][column] for name in ("clone", "clone3", "socket", "prlimit64"))
     program += [_op(_EQUAL, clone3, 0, 1), _op(_RETURN, _ERROR | errno.ENOSYS)]  # its flags lie where no filter looks
     program += [_op(_EQUAL, clone, 0, 4), _op(_LOAD, 16), _op(_ANY_BIT, NAMESPACES | 0x02000000, 0, 1), refuse]
     program += [_op(_RETURN, _ALLOW)]
-    program += [_op(_EQUAL, socket, 0, 3), _op(_LOAD, 16), _op(_EQUAL, 1, 1, 0), _op(_RETURN, _ERROR | 97)]
+    if lonely:  # limits of this process alone, which is number 0 to itself
+        program += [_op(_EQUAL, prlimit, 0, 4), _op(_LOAD, 16), _op(_EQUAL, 0, 1, 0), refuse, _op(_RETURN, _ALLOW)]
+    family = -1 % (1 << 32) if lonely else 1  # none, or AF_UNIX
+    program += [_op(_EQUAL, socket, 0, 3), _op(_LOAD, 16), _op(_EQUAL, family, 1, 0), _op(_RETURN, _ERROR | 97)]
     return b"".join([*program, _op(_RETURN, _ALLOW)])  # 97: EAFNOSUPPORT
 
 
@@ -97,6 +118,36 @@ def confine() -> None:
     _prctl(_DUMPABLE, 0)
 
 
+def alone(read: Sequence[str]) -> None:
+    """Without namespaces: read below these places only, write nowhere, no socket, no other process.
+
+    Raises OSError where the kernel's Landlock is older than what this needs: then nothing would hold.
+    """
+    _prctl(_NO_NEW_PRIVS, 1)
+    if landlock(read, (), DEVICES) < OLDEST_LANDLOCK:
+        raise OSError(errno.ENOSYS, f"Landlock {OLDEST_LANDLOCK} is needed")
+    filter_calls(call_filter(lonely=True))
+    _prctl(_DUMPABLE, 0)
+
+
+def within_container() -> None:
+    """In a container, whose files are read-only and of no worth: Landlock where there is any, and seccomp."""
+    _prctl(_NO_NEW_PRIVS, 1)
+    landlock(["/"], (), DEVICES)
+    filter_calls(call_filter())
+    _prctl(_DUMPABLE, 0)
+
+
+def gather_orphans() -> None:
+    """From now on every orphan among the descendants becomes a child of this process, and so stays within reach."""
+    _prctl(_SUBREAPER, 1)
+
+
+def landlock_version() -> int:
+    """The version of the kernel's Landlock; 0 where it has none."""
+    return max(_libc.syscall(444, None, ctypes.c_size_t(0), 1), 0) if sys.platform == "linux" else 0
+
+
 def filter_calls(program: bytes) -> None:
     """Let the kernel run this program before each call of this process and all that come of it."""
     if program:
@@ -111,7 +162,7 @@ def landlock(read: Sequence[str], write: Sequence[str], devices: Sequence[str]) 
 
     0 where the kernel has no Landlock: the namespaces hold without it.
     """
-    version = max(_libc.syscall(444, None, ctypes.c_size_t(0), 1), 0)
+    version = landlock_version()
     if not version:
         return 0
     bits = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)  # rights on files that this version knows

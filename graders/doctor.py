@@ -9,15 +9,23 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from graders.levels import missing
-from graders.sandbox import IsolationError
-from graders.selftest import strongest
+from graders.levels import NOBODY, IsolationError, interpreter, missing
+from graders.selftest import STRONG, opened
+from graders.warm import WEAKER
+from graders.weaker import closed, missing_container, missing_landlock
 
-MEND_NAMESPACES = (
-    "Ubuntu 24.04 and later forbid it by AppArmor: allow it for bwrap with `sudo apt install apparmor-profiles`, "
-    "`sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/` and "
-    "`sudo systemctl reload apparmor`; in a container, grade outside of it or give it --security-opt seccomp=unconfined"
+UBUNTU = (
+    "AppArmor keeps programs from making user namespaces (Ubuntu 23.10 and later): allow it to bwrap with "
+    "`sudo apt install apparmor-profiles`, `sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict "
+    "/etc/apparmor.d/` and `sudo systemctl reload apparmor`"
 )
+# a file below /proc/sys, the value that forbids user namespaces, what mends it
+SETTINGS = (
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", UBUNTU),
+    ("kernel/unprivileged_userns_clone", "0", "`sudo sysctl -w kernel.unprivileged_userns_clone=1`"),
+    ("user/max_user_namespaces", "0", "`sudo sysctl -w user.max_user_namespaces=15000`"),
+)
+IN_A_CONTAINER = "inside of a container: grade outside of it, or start it with --security-opt seccomp=unconfined"
 
 
 def examine(root: Path) -> Iterator[tuple[bool, str]]:
@@ -41,13 +49,43 @@ def _alembic() -> tuple[bool, str]:
     return bool(found), "alembic" if found else mend
 
 
-def _box(root: Path) -> Iterator[tuple[bool, str]]:
-    if why := missing():
-        yield False, why
-        return
+def mends(settings: Path = Path("/proc/sys")) -> list[str]:
+    """What lets bubblewrap make namespaces where this kernel's settings forbid it."""
+    found = [mend for name, bad, mend in SETTINGS if _read(settings / name) == bad]
+    return found or [IN_A_CONTAINER]
+
+
+def _read(path: Path) -> str:
     try:
-        level, complaints = strongest(root)
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _box(root: Path) -> Iterator[tuple[bool, str]]:
+    """Each level from the strongest on, tried, until one holds."""
+    lacking = {"full": missing(), "bwrap": missing(), "container": missing_container(), "landlock": missing_landlock()}
+    if os.geteuid() == 0:
+        yield True, f"run by root: submitted code runs as user {NOBODY}, nobody{_bound()}"
+    for level in STRONG:
+        why = lacking[level] or _fails(level, root)
+        if not why:
+            yield True, f"level {level} holds (tried)"
+            return
+        yield False, f"level {level}: {why}"
+    why = lacking["landlock"] or _fails("landlock", root)
+    yield False, why or "level landlock, which is weaker, holds (tried): graders autograde --accept-weaker"
+
+
+def _fails(level: str, root: Path) -> str:
+    """Why a level does not hold, and what mends it; nothing where it holds."""
+    try:
+        opened(level, root)
     except IsolationError as error:
-        yield False, f"{error}. {MEND_NAMESPACES}"
-        return
-    yield True, "; ".join([f"level {level} holds (tried)", *complaints])
+        return str(error) if level in WEAKER else f"{error}. {'; '.join(mends())}"
+    return ""
+
+
+def _bound() -> str:
+    shut = closed(Path(interpreter()))
+    return f"; Python lies in {shut}, which is closed to others, and is shown to it from elsewhere" if shut else ""

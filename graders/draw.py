@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Draw:
@@ -21,6 +21,10 @@ class Draw:
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Independent standard normal numbers."""
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64).to(dtype)
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """A value for each parameter of a module, by its name: what an exercise on a class sets before it calls."""
+        return {name: self.normal(*p.shape) for name, p in module.named_parameters()}
 
     def uniform(self, *shape: int) -> Tensor:
         """Independent numbers in [0, 1)."""

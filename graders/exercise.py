@@ -40,6 +40,28 @@ def refusal(answer: Callable[..., Any], *inputs: Any) -> Any:
         raise
 
 
+def first(most: int) -> Callable[..., Any]:
+    """The run of a generator: its first `most` values, one after another, as a list."""
+    return lambda answer, *inputs: answer.values(inputs, most)
+
+
+def parameters(answer: Any, arguments: Mapping[str, Any]) -> Any:
+    """The run of a class that asks how its parameters are called: name -> shape. Its inputs: the arguments by name."""
+    return answer.use(arguments, [("parameters",)])[0]
+
+
+def with_weights(answer: Any, arguments: Mapping[str, Any], weights: Mapping[str, Any], *inputs: Any) -> Any:
+    """The usual run of a class: make an instance of arguments by name, set its weights by name, call it."""
+    return answer.use(arguments, [("load", weights), ("call", "", *inputs)])[-1]
+
+
+def with_weights_and_gradients(
+    answer: Any, arguments: Mapping[str, Any], weights: Mapping[str, Any], *inputs: Any
+) -> Any:
+    """As `with_weights`: (value, gradients of the float inputs, gradient of each parameter by its name)."""
+    return answer.use(arguments, [("load", weights), ("gradients", "", *inputs)])[-1]
+
+
 @dataclass(frozen=True)
 class Requirement:
     """One thing that is asked, with its points: the inputs it is tried on and, where values alone don't tell, a law."""
@@ -85,6 +107,7 @@ class Exercise:
     equivalent: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # see graders/survivors.py
     question: Question | None = None
     concept: str = ""
+    forbidden: tuple[str, ...] = ()  # what would give the answer away, "F.layer_norm": its use is shown for review
 
     @property
     def points(self) -> int:
@@ -116,14 +139,29 @@ def exercise(
     right: Mapping[str, Callable[..., Any]],
     oracle: Callable[..., Any] | None = None,
     equivalent: Mapping[str, str] | None = None,
+    forbidden: Sequence[str] = (),
 ) -> Exercise:
-    """An exercise on a function. `wrong` maps the mistake's name to (implementation, sentence to the learner).
+    """An exercise on a function, or on a class where the reference is one: then it needs runs that make instances.
 
-    `equivalent` maps a mutation of the reference that is no mistake, `words before -> words after`, to the reason.
+    `wrong` maps the mistake's name to (implementation, sentence to the learner); `equivalent` maps a mutation of the
+    reference that is no mistake, `words before -> words after`, to the reason. `forbidden` names the functions and
+    classes that would give the answer away: who uses one loses nothing, and is shown to the instructor.
+    Raises ValueError where a requirement on a class would call it like a function.
     """
-    rows = tuple(Wrong(mistake, function, sentence) for mistake, (function, sentence) in wrong.items())
-    known = MappingProxyType(dict(equivalent or {}))
-    return Exercise(name, reference, tuple(requirements), rows, MappingProxyType(dict(right)), oracle, equivalent=known)
+    if isinstance(reference, type) and (plain := [r.title for r in requirements if r.run in (plainly, with_gradients)]):
+        raise ValueError(
+            f"{name} is a class: the requirement {plain[0]!r} needs run=with_weights, or another of its kind"
+        )
+    return Exercise(
+        name,
+        reference,
+        tuple(requirements),
+        tuple(Wrong(mistake, function, sentence) for mistake, (function, sentence) in wrong.items()),
+        MappingProxyType(dict(right)),
+        oracle,
+        equivalent=MappingProxyType(dict(equivalent or {})),
+        forbidden=tuple(forbidden),
+    )
 
 
 def question(

@@ -6,21 +6,26 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from graders.check import report
+from graders.draw import Draw
 from graders.exercise import Exercise
 from graders.fairness import better, needed
-from graders.judge import Outcome, Part, judge
+from graders.judge import Outcome, Part, judge, observe
 from graders.rebuild import Submission, rebuild
 from graders.release import Item, Release
 from graders.sandbox import CellNote, Child, RemoteSubject, Sandbox, Stopped, readable
 from graders.subject import Failure
+from graders.trace import ran
 
+# The share of the usual time that an exercise gets after none, one, two, ... of its submission were too slow, so that
+# who loops everywhere does not hold up the class.
+PATIENCE = (1.0, 1.0, 0.5, 0.25)
 SEEDS = 2  # draws of inputs, so that luck does not pass
 TEXT = 800  # characters of a message
 
@@ -35,6 +40,7 @@ class Graded:
     outcome: Outcome
     printed: str = ""
     twice: tuple[int, int] | None = None
+    review: tuple[str, ...] = ()  # what an instructor should look at: forbidden functions, where and how they were seen
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Verdict:
             exercises[name] = {"score": o.score, "max": o.points, "mistake": o.mistake, "message": o.message}
             if graded.twice:
                 exercises[name] |= dict(zip(("on_own", "on_reference"), graded.twice, strict=True))
+            if graded.review:
+                exercises[name]["review"] = list(graded.review)
             if details:
                 parts = [asdict(part) for part in o.parts]
                 exercises[name] |= {"parts": parts, "report": report(o), "printed": graded.printed}
@@ -79,14 +87,22 @@ def fresh_seeds(n: int = SEEDS) -> tuple[int, ...]:
 
 
 def grade_submission(
-    release: Release, path: Path, sandboxes: Callable[[], Sandbox], *, seeds: Sequence[int] | None = None
+    release: Release,
+    path: Path,
+    sandboxes: Callable[[], AbstractContextManager[Sandbox]],
+    *,
+    seeds: Sequence[int] | None = None,
 ) -> Verdict:
     """Grade the file at `path`: `rebuild`, then `grade`."""
     return grade(release, rebuild(release, path), sandboxes, seeds=seeds)
 
 
 def grade(
-    release: Release, submission: Submission, sandboxes: Callable[[], Sandbox], *, seeds: Sequence[int] | None = None
+    release: Release,
+    submission: Submission,
+    sandboxes: Callable[[], AbstractContextManager[Sandbox]],
+    *,
+    seeds: Sequence[int] | None = None,
 ) -> Verdict:
     """The verdict on a submission. `sandboxes` starts the box that its code runs in; what is no notebook needs none."""
     seeds = tuple(seeds or fresh_seeds())
@@ -96,13 +112,20 @@ def grade(
     start = time.monotonic()
     with sandboxes() as sandbox:
         grading = Grading(release, submission, sandbox, seeds)
+        grading.read()
         exercises = {item.name: grading.item(item) for item in release.items}
         used = {"cpu": round(sandbox.cpu(), 3), "memory": sandbox.memory}
     used["wall"] = round(time.monotonic() - start, 3)
     of_cells = [f"{name}: {note}" for name, note in submission.cell_notes.items()]
-    notes = dict.fromkeys([*submission.notes, *of_cells, *grading.notes])
+    notes = dict.fromkeys([*submission.notes, *of_cells, *grading.notes, *by_hand(release, submission)])
     told = tuple(readable(note) for note in notes)
     return Verdict(sandbox.level, seeds, exercises, told, submission.digest, used, grading.starved)
+
+
+def by_hand(release: Release, submission: Submission) -> list[str]:
+    """A note on each answer in words: an instructor gives its points, which no verdict counts."""
+    given = {n: w for n, w in release.written.items() if submission.sources.get(n, w.stub).strip() != w.stub.strip()}
+    return [f"{name}: its {written.points:g} points are given by hand" for name, written in given.items()]
 
 
 class Grading:
@@ -116,11 +139,29 @@ class Grading:
         self.failed: dict[str, Exercise] = {}  # those judged so far that have not all of their points
         self.notes: list[str] = []
         self.children: list[Child] = []
+        self.slow = 0  # how many exercises were too slow, with the processor at hand
+        self.begun, self.cpu = time.monotonic(), sandbox.cpu()
+        self.late = False  # the time of the submission ended, of which it had little
+        self.named: dict[str, tuple[str, ...]] = {}  # name of an exercise -> its lines with what it forbids
+
+    def read(self) -> None:
+        """Look for forbidden names in the sources, in a fork that runs none of them: parsing may hurt a process."""
+        asking = [i for i in self.release.items if i.exercise.forbidden and i.name in self.submission.sources]
+        if not asking:
+            return
+        child = self.sandbox.fork(self.until)
+        with closing(child), suppress(Stopped):
+            child.run([], 0)
+            for item in asking:
+                source = self.submission.sources[item.name]
+                with suppress(Failure):  # a cell that is no Python is judged as such
+                    found = child.ask("read", item.name, (source, list(item.exercise.forbidden)))
+                    self.named[item.name] = lines_of(source, found)
 
     @property
     def starved(self) -> bool:
         """Whether something timed out that may have had too little of the processor."""
-        return any(child.starved for child in self.children)
+        return self.late or any(child.starved for child in self.children)
 
     def item(self, item: Item) -> Graded:
         """Judge one exercise, on the reference's earlier functions too where it lost points by the learner's own."""
@@ -180,6 +221,7 @@ class Grading:
                     raise
                 else:
                     cells = [item.name]
+        self.late = self.sandbox.cpu() - self.cpu < (time.monotonic() - self.begun) / 2
         raise Stopped("Timeout", f"the {self.sandbox.limits.submission:g} seconds of the whole submission were used up")
 
     def _executed(
@@ -190,7 +232,9 @@ class Grading:
         for cell in item.cells:
             own = self.submission.sources[cell] if cell in cells else None
             run += [(cell, source) for source in (own, stand_ins.get(cell)) if source is not None]
-        child = self.sandbox.fork(self.until)
+        if self.children and (stopped := self.children[-1].stopped) and stopped.kind == "Timeout":
+            self.slow += not self.children[-1].starved
+        child = self.sandbox.fork(self.until, PATIENCE[min(self.slow, len(PATIENCE) - 1)])
         self.children.append(child)
         notes = child.run(run, self.chance.getrandbits(62))
         return child, next(note for note in notes if note.name == item.name)
@@ -214,13 +258,33 @@ class Grading:
         try:
             if question and (amiss := not_a_choice(subject(), tuple(question.choices))):
                 return unjudged(item, amiss, own.printed)
-            return Graded(cleaned(judge(item.exercise, subject, self.seeds)), own.printed)
+            outcome = cleaned(judge(item.exercise, subject, self.seeds))
+            return Graded(outcome, own.printed, review=self._review(child, item, outcome))
         except Failure as failure:
             return unjudged(item, str(failure), own.printed)
         except Exception as error:  # a value of a form that the table did not expect
             return unjudged(
                 item, f"what it gives has not the form that was asked for ({type(error).__name__})", own.printed
             )
+
+    def _review(self, child: Child, item: Item, outcome: Outcome) -> tuple[str, ...]:
+        """Where the answer names or runs what its exercise forbids. One more call, traced, after the judgement."""
+        seen = self.named.get(item.name, ())
+        if not item.exercise.forbidden or not outcome.score:
+            return seen
+        ops: set[str] = set()
+        subject = RemoteSubject(child, item.name, ran=ops)
+        for requirement in item.exercise.requirements:
+            observe(requirement, subject, requirement.inputs(Draw(self.seeds[0])))
+        return seen + tuple(f"its process says that it ran {name}" for name in ran(ops, item.exercise.forbidden))
+
+
+def lines_of(source: str, found: Any) -> tuple[str, ...]:
+    """What a process read in a source -> sentences that quote its lines; nothing where it is of no such form."""
+    lines = source.split("\n")
+    pairs = [pair for pair in found if isinstance(pair, tuple) and len(pair) == 2] if isinstance(found, list) else []
+    good = [(n, name) for n, name in pairs if type(n) is int and 0 < n <= len(lines) and isinstance(name, str)]
+    return tuple(readable(f"line {n} names {name}: {lines[n - 1].strip()[:100]}", 200) for n, name in good[:10])
 
 
 def not_a_choice(answer: object, choices: Sequence[str]) -> str | None:

@@ -1,7 +1,8 @@
 """How a process is confined: a command -> the command that runs it in a box, for each level of isolation.
 
 "bwrap": bubblewrap, every namespace of its own, a minimal read-only file system. "full": the same around one warm
-server, and in it again namespaces for every submission. "none": no box, for trusted code.
+server, and in it again namespaces for every submission. "none": no box, for trusted code. `graders.weaker` has
+"container", and "landlock" without namespaces.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from pathlib import Path
 from graders.confine import call_filter
 
 HERE = Path(__file__).parent
-VISIBLE = ("__init__.py", "wire.py", "subject.py", "confine.py", "player.py")  # all of the graders that the box shows
+VISIBLE = (
+    "__init__.py",
+    "wire.py",
+    "subject.py",
+    "trace.py",
+    "confine.py",
+    "player.py",
+)  # all of the graders that the box shows
 MASKED = ("tinytrans*", "graders*", "solutions*")  # installed packages that hold what a learner is asked for
 NOBODY = 65534
 NEUTRAL = "/run"  # covered by a private tmpfs before anything is bound there: the host's own is not touched
@@ -55,6 +63,11 @@ def environment(home: str) -> dict[str, str]:
 def interpreter() -> str:
     """The base interpreter behind a virtual environment, which is started without site: no .pth file is executed."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def base() -> str:
+    """The folder of the base interpreter."""
+    return os.path.realpath(sys.base_prefix)
 
 
 def packages() -> list[str]:
@@ -119,17 +132,16 @@ def bwrap_box(arguments: Sequence[str], tmpfs: int, hidden: Sequence[Path] = (),
 
 def _binds() -> list[tuple[str, str]]:
     """(folder here, its place in the box): the interpreter at its own place, packages at a neutral one."""
-    base = os.path.realpath(sys.base_prefix)
-    binds = [] if base == "/usr" else [(base, base)]
+    binds = [] if base() == "/usr" else [(base(), base())]
     for i, folder in enumerate(packages()):
-        if not any(Path(folder).is_relative_to(shown) for shown in ("/usr", base)):
+        if not any(Path(folder).is_relative_to(shown) for shown in ("/usr", base())):
             binds.append((folder, f"/packages/{i}"))
     return binds
 
 
 def _search(shown: Sequence[str]) -> list[str]:
     """Where Python looks for packages in the box."""
-    kept = ("/usr", os.path.realpath(sys.base_prefix))
+    kept = ("/usr", base())
     moved = [place for place in shown if place.startswith("/packages/")]
     return moved + [p for p in packages() if any(Path(p).is_relative_to(place) for place in kept)]
 

@@ -2,7 +2,7 @@
 
 A server with torch loaded forks one child for each exercise; the child executes cells and answers calls over a socket
 of its own. A warm server also forks further servers, one for each submission, in namespaces of their own. Of the
-graders only `wire`, `subject`, `confine` and this file are visible: no reference, no wrong answer, no seed.
+graders only `wire`, `subject`, `trace`, `confine` and this file are visible: no reference, no wrong answer, no seed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ import signal
 import socket
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from graders import confine
 from graders.subject import Failure, Here, backward, describe
+from graders.trace import MOST, named, traced
 from graders.wire import NotPlainError, WireError, receive, send, to_frame
 
+Walls = Callable[[], object]
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
 FORK, KILL, READY, SERVER = b"F", b"K", b"R", b"S"
+OPS = {"call": "__call__", "gradients": "gradients", "values": "values", "use": "use"}  # of `Here`
 _seed_torch, _seed_python = torch.manual_seed, random.seed  # as they were before a learner's code could replace them
 _SET_DUMPABLE = 4  # prctl's number for it
 
@@ -67,8 +71,11 @@ def _become_server(control: socket.socket, fd: int, tmpfs: int) -> None:
         os._exit(0)
 
 
-def serve(control: socket.socket, *, alone: bool) -> None:
-    """Wait for commands: FORK with a socket for the child, or KILL. `alone`: all of the pid namespace may be killed."""
+def serve(control: socket.socket, *, alone: bool, walls: Walls = lambda: None) -> None:
+    """Wait for commands: FORK with a socket for the child, or KILL. `alone`: all of the pid namespace may be killed.
+
+    A child puts up `walls` around itself before it runs anything.
+    """
     ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)  # no child may trace the server or read its memory
     control.sendall(READY)
     children: set[int] = set()
@@ -77,7 +84,7 @@ def serve(control: socket.socket, *, alone: bool) -> None:
         if command == FORK and fds:
             pid = os.fork()
             if pid == 0:
-                _become_child(control, fds[0])
+                _become_child(control, fds[0], walls)
             os.close(fds[0])
             children.add(pid)
             continue
@@ -111,9 +118,12 @@ def _kill(children: set[int], alone: bool) -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
     children.clear()
+    with contextlib.suppress(ChildProcessError):  # orphans that became ours
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
-def _become_child(control: socket.socket, fd: int) -> None:
+def _become_child(control: socket.socket, fd: int, walls: Walls) -> None:
     """The child's life; it never returns."""
     try:
         os.setsid()
@@ -124,7 +134,7 @@ def _become_child(control: socket.socket, fd: int) -> None:
         sock = socket.socket(fileno=os.dup2(fd, 3))
         os.closerange(4, 1 << 12)
         os.register_at_fork(after_in_child=sock.close)  # a helper process must not speak for its parent
-        Child(sock).serve()
+        Child(sock).serve(walls)
     finally:
         os._exit(0)  # whatever happened, the host sees the socket close
 
@@ -159,10 +169,11 @@ class Child:
         self.module = sys.modules["__main__"] = types.ModuleType("__main__")
         self.printed = Printed()
 
-    def serve(self) -> None:
+    def serve(self, walls: Walls) -> None:
         """First the cells, then calls, until the host has no more."""
         start = receive(self.sock)
         limit(start["limits"])
+        walls()
         sys.stdout = sys.stderr = self.printed
         for name, source in start["cells"]:
             reseed(start["seed"])
@@ -185,16 +196,25 @@ class Child:
         return {"error": None, "commands": commands}
 
     def reply(self, request: dict[str, Any]) -> bytes:
-        """The answer to one request as a frame: {"n", "value"}, or {"n", "error": [kind, text]}."""
+        """The answer to one request as a frame: {"n", "value"}, or {"n", "error": [kind, text]}; traced, with "ops"."""
         try:
             reseed(request["seed"])
-            return to_frame({"n": request["n"], "value": self.value(request)})
+            if not request.get("trace"):
+                return to_frame({"n": request["n"], "value": self.value(request)})
+            with traced() as ran:
+                value = self.value(request)
+            return to_frame({"n": request["n"], "value": value, "ops": sorted(ran)[:MOST]})
         except BaseException as error:  # a learner's SystemExit too: it ends the call, not the child
             return to_frame({"n": request["n"], "error": explained(error)})
 
     def value(self, request: dict[str, Any]) -> Any:
-        """What is asked for: the value of a variable, of a call, or of a call with its gradients."""
+        """What is asked for: a variable, a call, one with gradients, a generator's values, a class's steps.
+
+        "read": where a source, which is not executed, speaks of some names.
+        """
         name = request["name"]
+        if request["op"] == "read":
+            return named(*request["inputs"])
         if name not in self.module.__dict__:
             raise Failure("Missing", f"there is no `{name}`: is it still called so, and does its cell run?")
         found = self.module.__dict__[name]
@@ -202,8 +222,7 @@ class Child:
             return found
         if not callable(found):
             raise Failure("NotCallable", f"`{name}` is no function any more")
-        subject = Here(found)
-        return subject.gradients(*request["inputs"]) if request["op"] == "gradients" else subject(*request["inputs"])
+        return getattr(Here(found), OPS[request["op"]])(*request["inputs"])
 
 
 def compiled(source: str, filename: str) -> tuple[types.CodeType, list[str]]:
@@ -251,13 +270,34 @@ def limit(limits: dict[str, int]) -> None:
         resource.setrlimit(kind, (most, most))
 
 
+def connected(where: str) -> socket.socket:
+    """The socket of this number, or a connection to the one at this path."""
+    if where.isdigit():
+        return socket.socket(fileno=int(where))
+    control = socket.socket(socket.AF_UNIX)
+    control.connect(where)
+    return control
+
+
+def walls_of(options: list[str]) -> Walls:
+    """What a child puts up around itself: "landlock FILE", whose lines it may read; "container"; or nothing."""
+    if options[:1] == ["container"]:
+        return confine.within_container
+    if options[:1] != ["landlock"]:
+        return lambda: None
+    with open(options[1], encoding="utf-8") as file:
+        places = file.read().split("\n")
+    confine.gather_orphans()
+    return lambda: confine.alone(places)
+
+
 def main() -> None:
-    """Serve on the socket whose number is the first argument; "warm BYTES": servers, each with tmpfs of that size."""
-    control, options = socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]
+    """Serve on the socket that the first argument names; "warm BYTES": servers, each with tmpfs of that size."""
+    control, options = connected(sys.argv[1]), sys.argv[2:]
     _warm_up()
     if options[:1] == ["warm"]:
         gc.collect()
         gc.freeze()  # a collection in a fork would write to, and so copy, every page
         warm(control, int(options[1]))
     else:
-        serve(control, alone="alone" in options)
+        serve(control, alone="alone" in options, walls=walls_of(options))

@@ -1,8 +1,8 @@
 """A submitted file -> the sources of its solution cells, and notes on what was odd. Executes nothing, never fails.
 
-Only text crosses: the source of a cell whose `grade_id` the release calls a solution. Roles, points, order, outputs,
-ids, kernel and all other cells come from the release. The sources are not even parsed here, where a deep nest of
-brackets could hurt: the Player does that.
+Only text crosses: the source of a cell whose `grade_id` the release calls a solution, in code or in words. Roles,
+points, order, outputs, ids, kernel and all other cells come from the release. The sources are not even parsed here,
+where a deep nest of brackets could hurt: the Player does that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from graders.release import Release
 MAX_FILE = 10 << 20  # bytes
 MAX_CELLS = 5_000
 MAX_SOURCE = 100_000  # characters of one cell
+MAX_NODES = 1_000_000  # brackets and braces: even an empty list takes 56 bytes
+UNSEEN = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff") | {
+    chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
 class UnreadableError(Exception):
@@ -58,7 +62,7 @@ def rebuilt_notebook(release: Release, sources: Mapping[str, str]) -> NotebookNo
     notebook = copy.deepcopy(release.notebook)
     for cell in notebook.cells:
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        if grade_id in release.stubs and grade_id in sources:
+        if grade_id in release.answers and grade_id in sources:
             cell.source = sources[grade_id]
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -92,6 +96,8 @@ def _json(content: bytes) -> tuple[Any, bool]:
         repeated = repeated or len(found) < len(pairs)
         return found
 
+    if content.count(b"[") + content.count(b"{") > MAX_NODES:
+        raise UnreadableError(f"it holds more than {MAX_NODES} lists and objects: clear its outputs and save it again")
     try:
         text = content.decode("utf-8-sig")
         # numbers stay text: nothing here needs them, and one of a million digits would take long
@@ -143,14 +149,14 @@ def _source(cell: Mapping[str, Any]) -> str | None:
 
 def _matched(release: Release, cells: Sequence[Mapping[str, Any]], notes: list[str]) -> Submission:
     sources, cell_notes = {}, {}
-    for grade_id, stub in release.stubs.items():
+    for grade_id, stub in release.answers.items():
         source, note = choose([cell for cell in cells if _grade_id(cell) == grade_id], stub)
         if source is not None:
             sources[grade_id] = source
         if note:
             cell_notes[grade_id] = note
     handed_out = {cell.source.strip() for cell in release.notebook.cells} | {""}
-    own = [c for c in cells if c.get("cell_type") == "code" and _grade_id(c) not in release.stubs]
+    own = [c for c in cells if c.get("cell_type") == "code" and _grade_id(c) not in release.answers]
     extra = sum((_source(cell) or "?").strip() not in handed_out for cell in own)
     if extra:
         cells_were = "1 cell" if extra == 1 else f"{extra} cells"
@@ -169,6 +175,13 @@ def choose(cells: Sequence[Mapping[str, Any]], stub: str) -> tuple[str | None, s
     if not sources:
         return None, f"its cell holds no text, or more than {MAX_SOURCE} characters"
     changed = [source for source in sources if source.strip() != stub.strip()]
+    source = (changed or sources)[0]
     if len(cells) > 1:
-        return (changed or sources)[0], f"its cell occurs {len(cells)} times; the first one that was written in counts"
-    return sources[0], None
+        return source, f"its cell occurs {len(cells)} times; the first one that was written in counts"
+    return source, unseen(source)
+
+
+def unseen(source: str) -> str | None:
+    """A note on characters that show a text otherwise than Python reads it (Boucher and Anderson 2021); None: none."""
+    found = sorted({f"U+{ord(c):04X}" for c in UNSEEN.intersection(source)})
+    return f"its text holds characters that are not seen and may mislead: {', '.join(found)}" if found else None

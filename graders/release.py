@@ -6,7 +6,7 @@ The release is the one source of roles, order and points. Nothing that a submiss
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -33,6 +33,14 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Written:
+    """An answer in words that an instructor grades by hand: its cell as handed out, and its points."""
+
+    stub: str
+    points: float
+
+
+@dataclass(frozen=True)
 class Release:
     """A lesson as it is handed out."""
 
@@ -41,9 +49,16 @@ class Release:
     setup: tuple[str, ...]  # sources of the cells tagged "setup"
     stubs: dict[str, str]  # grade_id of each solution cell -> its source as handed out
     items: tuple[Item, ...]
+    written: dict[str, Written] = field(default_factory=dict)  # by grade_id
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """grade_id of every cell that is the learner's, code or words -> its source as handed out."""
+        return self.stubs | {grade_id: written.stub for grade_id, written in self.written.items()}
 
     @property
     def points(self) -> int:
+        """What can be earned without an instructor's hand."""
         return sum(item.exercise.points for item in self.items)
 
 
@@ -58,13 +73,16 @@ def load(path: Path, find_exercise: Callable[[str], Exercise] = find) -> Release
     setup = tuple(cell.source for cell in notebook.cells if "setup" in cell.metadata.get("tags", []))
     stubs: dict[str, str] = {}
     items: list[Item] = []
+    written: dict[str, Written] = {}
     for cell in notebook.cells:
         role = cell.metadata.get("nbgrader", {})
         if role.get("solution") and cell.cell_type == "code":
             stubs[role["grade_id"]] = cell.source
+        elif role.get("solution") and role.get("grade"):
+            written[role["grade_id"]] = Written(cell.source, float(role["points"]))
         elif role.get("grade"):
             items.append(_item(cell, tuple(stubs), find_exercise))
-    return Release(path.stem, notebook, setup, stubs, tuple(items))
+    return Release(path.stem, notebook, setup, stubs, tuple(items), written)
 
 
 def _item(cell: NotebookNode, above: tuple[str, ...], find_exercise: Callable[[str], Exercise]) -> Item:

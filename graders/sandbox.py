@@ -16,17 +16,18 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from graders.levels import Box, IsolationError, bwrap_box, missing, plain_box
+from graders.levels import NOBODY, Box, IsolationError, bwrap_box, missing, plain_box
 from graders.player import FORK, KILL, READY
 from graders.subject import Failure
-from graders.watch import Watch
+from graders.trace import MOST
+from graders.watch import Watch, tasks
 from graders.wire import WireError, receive, send
 
 LEVELS = ("bwrap", "none")
@@ -40,18 +41,24 @@ class Limits:
     server: float = 5.0  # until it has killed a child; one that a child stopped does not answer
     cells: float = 10.0  # one fork: all cells up to an exercise
     call: float = 5.0
+    exercise: float = 20.0  # one fork with all its calls
     submission: float = 60.0  # a class waits for no one longer than this
     memory: int = 2 << 30  # address space of one process, beyond what torch has mapped
     processes: int = 32
     file: int = 64 << 20
     tmpfs: int = 64 << 20  # each of /tmp, /home/learner, /dev/shm
     together: int = 4 << 30  # memory of all processes of a submission
-    cpu: int = 60  # seconds of one process
+    cpu: int = 20  # seconds of one process, which serves one exercise
+
+    def hurried(self, share: float) -> Limits:
+        """The same with less time for cells and calls."""
+        return replace(self, cells=self.cells * share, call=self.call * share, exercise=self.exercise * share)
 
     def resources(self, level: str) -> dict[str, int]:
-        """The kernel's limits for a child. Without a user namespace, NPROC would count all of the user's processes."""
+        """The kernel's limits for a child. Without a user namespace, NPROC counts all of the user's processes."""
         own = {"AS": self.memory, "FSIZE": self.file, "NOFILE": 128, "CORE": 0, "CPU": self.cpu}
-        return own | {"NPROC": self.processes} if level != "none" else own
+        others = {"landlock": tasks(os.geteuid() or NOBODY), "bwrap": 0, "full": 0}
+        return own | {"NPROC": others[level] + self.processes} if level in others else own
 
 
 LIMITS = Limits()
@@ -96,25 +103,32 @@ class Child:
         self._send(start, until, cells[0][0] if cells else None)
         for name, _ in cells:
             reply = self._receive(until, self.limits.cells, name)
-            if (
-                not isinstance(reply, dict) or reply.get("cell") != name
-            ):  # a cell spoke for itself, and its reply comes late
-                late = [note.name for note in notes if isinstance(reply, dict) and note.name == reply.get("cell")]
+            said = _text(reply, "cell")
+            if said != name:  # a cell spoke for itself, and its reply comes late
+                late = [note.name for note in notes if note.name == said]
                 self._stop("Malformed", "your code wrote on the socket of its process", (late or [name])[0])
             notes.append(_cell_note(name, reply))
         return notes
 
-    def ask(self, op: str, name: str, inputs: tuple[Any, ...] = (), *, seed: int = 0) -> Any:
-        """The value of a variable ("value"), of a call ("call"), or of a call with its gradients. Raises Failure."""
+    def ask(
+        self, op: str, name: str, inputs: tuple[Any, ...] = (), *, seed: int = 0, ran: set[str] | None = None
+    ) -> Any:
+        """What the Player gives for an operation ("value", "call", "gradients", ...) on a name. Raises Failure.
+
+        With `ran` the call is traced, and the names of what it says that it ran are added there.
+        """
         if self.stopped:
             raise self.stopped
         number = next(self.numbers)
         until = min(time.monotonic() + self.limits.call, self.until)
-        self._send({"op": op, "name": name, "inputs": list(inputs), "n": number, "seed": seed}, until)
+        asked = {"op": op, "name": name, "inputs": list(inputs), "n": number, "seed": seed, "trace": ran is not None}
+        self._send(asked, until)
         reply = self._receive(until, self.limits.call)
-        if not isinstance(reply, dict) or reply.get("n") != number:
+        if not isinstance(reply, dict) or type(reply.get("n")) is not int or reply["n"] != number:
             self._stop("Malformed", "your process answered something else than what was asked")
         if "value" in reply:
+            if ran is not None and isinstance(names := reply.get("ops"), list):
+                ran |= {readable(name, 80) for name in names[:MOST] if isinstance(name, str)}
             return reply["value"]
         raise Failure(*_error(reply.get("error")) or ("Error", ""))
 
@@ -155,6 +169,11 @@ def readable(text: Any, most: int = 500) -> str:
     """Text of a learner's process, safe to show: not long, no control characters, none that change the direction."""
     kept = (c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:most])
     return "".join(kept)
+
+
+def _text(reply: Any, key: str) -> str | None:
+    found = reply.get(key) if isinstance(reply, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _error(error: Any) -> tuple[str, str] | None:
@@ -211,6 +230,12 @@ class Sandbox:
     def _watched(self) -> None:
         self._watch = Watch(self.process.pid, self._kill, self.limits.together, self.limits.processes)
 
+    def renew(self) -> None:
+        """Count from here on: the next submission's time and memory are not those of the one before."""
+        if self._watch:
+            self._watch.end()
+            self._watched()
+
     def _box(self, theirs: socket.socket) -> Box:
         if self.level == "bwrap":
             return bwrap_box([str(theirs.fileno()), "alone"], self.limits.tmpfs, self.hidden)
@@ -235,16 +260,20 @@ class Sandbox:
         """Whether the server still runs."""
         return self.process.poll() is None
 
-    def fork(self, until: float | None = None) -> Child:
-        """A fresh child, once every process of the one before is dead. A server that does not answer is replaced."""
+    def fork(self, until: float | None = None, patience: float = 1.0) -> Child:
+        """A fresh child, once every process of the one before is dead. A server that does not answer is replaced.
+
+        It has until that moment, and for each cell and call that share of the usual time.
+        """
         if not self.clear():
             self.close()
             self._start()
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
-        until = until or time.monotonic() + self.limits.submission
-        self._child = Child(ours, self.limits, self.level, until, self.cpu)
+        limits, now = self.limits.hurried(patience), time.monotonic()
+        until = min(until or now + limits.submission, now + limits.exercise)
+        self._child = Child(ours, limits, self.level, until, self.cpu)
         return self._child
 
     def cpu(self) -> float:
@@ -297,12 +326,13 @@ class Sandbox:
 
 @dataclass
 class RemoteSubject:
-    """The learner's function `name` in a child, as an answer under judgement: the twin of `graders.subject.Here`."""
+    """The learner's `name` in a child, as an answer under judgement: the twin of `graders.subject.Here`."""
 
     child: Child
     name: str
     op: str = "call"  # "value" where the answer is a variable
     seed: int = 0
+    ran: set[str] | None = None  # where it is a set, calls are traced, and the names of what they ran go there
     _seeds: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -310,8 +340,19 @@ class RemoteSubject:
 
     def __call__(self, *inputs: Any) -> Any:
         """The function's value. Raises Failure as `Here` does, and where the process of the learner's code ended."""
-        return self.child.ask(self.op, self.name, inputs, seed=self._seeds.getrandbits(62))
+        return self._ask(self.op, *inputs)
 
     def gradients(self, *inputs: Any) -> Any:
         """(value, gradients of the float inputs). Raises Failure like a call."""
-        return self.child.ask("gradients", self.name, inputs, seed=self._seeds.getrandbits(62))
+        return self._ask("gradients", *inputs)
+
+    def values(self, inputs: Sequence[Any], most: int) -> Any:
+        """The first `most` values of a generator. Raises Failure like a call."""
+        return self._ask("values", list(inputs), most)
+
+    def use(self, arguments: Mapping[str, Any], steps: Sequence[Sequence[Any]]) -> Any:
+        """What each step gives on one instance of a class. Raises Failure like a call."""
+        return self._ask("use", dict(arguments), [tuple(step) for step in steps])
+
+    def _ask(self, op: str, *inputs: Any) -> Any:
+        return self.child.ask(op, self.name, inputs, seed=self._seeds.getrandbits(62), ran=self.ran)

@@ -9,12 +9,14 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from graders.sandbox import IsolationError, Sandbox
-from graders.warm import boxes
+from graders.subject import Failure
+from graders.warm import Boxes, boxes
+from graders.weaker import missing_landlock
 
 # No attempt changes anything where it succeeds: the same probe runs without a box, to show that it can fail.
 PROBE = textwrap.dedent("""
@@ -31,53 +33,68 @@ PROBE = textwrap.dedent("""
             s.settimeout(2)
             s.connect(address)
 
-    def probe(outside, port):
+    def _write(folder):  # a file without a name, which ends with its descriptor
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+
+    def _read(path):
+        os.close(os.open(path, os.O_RDONLY))
+
+    def probe(outside, port, pid):
         libc = ctypes.CDLL(None, use_errno=True)
         mounted = libc.mount(b"none", b"/", b"no-such-file-system", 0, None)  # EPERM, or without a box ENODEV
         refused = mounted != 0 and ctypes.get_errno() == errno.EPERM
         system = ["/", "/usr", "/etc", "/dev", "/player", *(p for p in sys.path if "packages" in p)]
-        status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+        header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        capable = libc.capget(header, rights) != 0 or rights[0] or rights[3]  # effective, low and high
         reached = {
             "reach a port of this machine": _can(lambda: _connect(socket.SOCK_STREAM, ("127.0.0.1", port))),
             "reach the network": _can(lambda: _connect(socket.SOCK_DGRAM, ("1.1.1.1", 53))),
             "see a network interface": _can(lambda: any(name != "lo" for _, name in socket.if_nameindex())),
             "reach the machine's host": _can(lambda: socket.socket(40, socket.SOCK_STREAM)),  # AF_VSOCK
-            "see files outside": any(os.path.exists(path) for path in outside),
-            "write to the system": any(os.access(path, os.W_OK) for path in system),
+            "read files outside": any(_can(lambda: _read(path)) for path in outside),
+            "see names of files outside": any(os.path.exists(path) for path in outside),
+            "write to the system": any(_can(lambda: _write(path)) for path in system),
             "change a kernel setting": os.access("/proc/sys/kernel/core_pattern", os.W_OK),
-            "see other processes": len([p for p in os.listdir("/proc") if p.isdigit()]) > 8,
+            "see other processes": _can(lambda: len([p for p in os.listdir("/proc") if p.isdigit()]) > 8),
+            "signal other processes": _can(lambda: os.kill(pid, 0)),
             "mount": not refused,
             "make a namespace": libc.unshare(0x10000000) == 0,  # of this child alone
-            "use capabilities": int(status["CapEff"], 16) != 0 or status["NoNewPrivs"].strip() != "1",
+            "use capabilities": capable or libc.prctl(39, 0, 0, 0, 0) != 1,  # no_new_privs
+            "keep memory that no limit counts": libc.memfd_create(b"probe", 0) >= 0,
             "read the environment of its parent": _can(lambda: open(f"/proc/{os.getppid()}/environ").read()),
             "be root": os.getuid() == 0,
         }
         return [what for what, happened in reached.items() if happened]
 """)
 
-_open: dict[tuple[str, tuple[Path, ...]], Callable[[], Sandbox]] = {}
+STRONG = ("full", "bwrap", "container")
+GRANTED = {"landlock": {"see names of files outside"}}  # what a level does not promise to keep
+
+_open: dict[tuple[str, tuple[Path, ...]], Boxes] = {}
 _lock = threading.Lock()
 _stack = ExitStack()
 atexit.register(_stack.close)
 
 
-def strongest(root: str | Path, hidden: Sequence[Path] = ()) -> tuple[str, list[str]]:
+def strongest(root: str | Path, hidden: Sequence[Path] = (), *, weaker: bool = False) -> tuple[str, list[str]]:
     """(the strongest level that holds here, why each stronger one does not): tried, not assumed.
 
-    Raises IsolationError where none holds.
+    The level "landlock" is tried only where `weaker` allows it. Raises IsolationError where none holds.
     """
     complaints: list[str] = []
-    for level in ("full", "bwrap"):
+    for level in (*STRONG, "landlock") if weaker else STRONG:
         try:
             opened(level, root, hidden)
             return level, complaints
         except IsolationError as error:
             complaints.append(f"level {level!r}: {error}")
-    raise IsolationError(complaints[-1])
+    if not weaker and missing_landlock() is None:
+        complaints.append("level 'landlock', without namespaces, could be tried: --accept-weaker")
+    raise IsolationError("; ".join(dict.fromkeys(complaints)))
 
 
-def opened(level: str, root: str | Path, hidden: Sequence[Path] = ()) -> Callable[[], Sandbox]:
-    """What starts a box at this level, kept warm until this process ends, and tried before it is given out.
+def opened(level: str, root: str | Path, hidden: Sequence[Path] = ()) -> Boxes:
+    """What gives a box at this level, kept warm until this process ends, and tried before it is given out.
 
     Level "none" promises nothing. Raises IsolationError that says what could be reached.
     """
@@ -95,8 +112,12 @@ def opened(level: str, root: str | Path, hidden: Sequence[Path] = ()) -> Callabl
 
 
 def _hold(box: Sandbox, root: str | Path) -> None:
-    if reached := escapes(box, [Path(root).resolve(), Path.home()]):
-        raise IsolationError(f"level {box.level!r} does not hold here: code inside can {', '.join(reached)}")
+    try:
+        reached = escapes(box, [Path(root).resolve(), Path.home()])
+    except Failure as failure:
+        raise IsolationError(f"the self-test did not run at level {box.level!r}: {failure}") from failure
+    if broken := [what for what in reached if what not in GRANTED.get(box.level, ())]:
+        raise IsolationError(f"level {box.level!r} does not hold here: code inside can {', '.join(broken)}")
 
 
 def escapes(sandbox: Sandbox, folders: Sequence[Path]) -> list[str]:
@@ -105,7 +126,7 @@ def escapes(sandbox: Sandbox, folders: Sequence[Path]) -> list[str]:
         os.chmod(secret.name, 0o644)  # readable by anyone who sees it
         child = sandbox.fork()
         child.run([("probe", PROBE)], 0)
-        found = child.ask("call", "probe", ([secret.name, *_contents(folders)], server.getsockname()[1]))
+        found = child.ask("call", "probe", ([secret.name, *_contents(folders)], server.getsockname()[1], os.getpid()))
         child.close()
     return [str(what) for what in found]
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Verdicts = Mapping[str, Mapping[str, Any]]
 MOST = 8  # rows of a list by frequency
 
 
-def summary(assignment: str, verdicts: Verdicts, level: str, *, seconds: float = 0.0) -> str:
-    """One line a student, the histogram, the mistakes and notes by frequency, time and memory."""
+def summary(
+    assignment: str, verdicts: Verdicts, level: str, *, seconds: float = 0.0, alike: Sequence[object] = ()
+) -> str:
+    """One line a student, the histogram, mistakes and notes by frequency, what to look at, time and memory."""
     lines = [f"{student}: {verdict['score']} of {verdict['max']}" for student, verdict in verdicts.items()]
     lines += histogram(verdicts)
     lines += by_frequency("mistakes, the most frequent first", mistakes(verdicts))
     lines += by_frequency("notes", Counter(note for verdict in verdicts.values() for note in verdict["notes"]))
+    lines += [line for section in for_review(verdicts, alike) for line in shortened(section)]
     lines += cost(verdicts, seconds)
     return "\n".join([*lines, f"{assignment}: {len(verdicts)} submissions at level {level}"])
 
@@ -48,6 +51,27 @@ def by_frequency(title: str, counts: Counter[str]) -> list[str]:
     rows = [f"  {n:>4} x {text}" for text, n in counts.most_common(MOST)]
     more = [f"  ... and {len(counts) - MOST} more"] if len(counts) > MOST else []
     return [f"{title}:", *rows, *more] if rows else []
+
+
+def for_review(verdicts: Verdicts, alike: Sequence[object] = ()) -> list[list[str]]:
+    """What an instructor should look at, a title and lines each: forbidden functions, and pairs that are alike."""
+    forbidden = [
+        f"  {student} {name}: {'; '.join(exercise['review'])}"
+        for student, verdict in verdicts.items()
+        for name, exercise in verdict["exercises"].items()
+        if exercise.get("review")
+    ]
+    sections = [
+        ["to look at, functions that would give an answer away (no score depends on it):", *forbidden],
+        ["to look at, answers that are alike (no score depends on it):", *(f"  {pair}" for pair in alike)],
+    ]
+    return [section for section in sections if len(section) > 1]
+
+
+def shortened(section: list[str]) -> list[str]:
+    """A section's first lines."""
+    more = [f"  ... and {len(section) - 1 - MOST} more in review.txt"] if len(section) - 1 > MOST else []
+    return [*section[: MOST + 1], *more]
 
 
 def cost(verdicts: Verdicts, seconds: float) -> list[str]:

@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from graders.levels import Box, IsolationError, bwrap_box
 from graders.player import READY, SERVER
 from graders.sandbox import LIMITS, Limits, Sandbox
 from graders.watch import Watch
+from graders.weaker import Container, Lonely, Pool
 
+WEAKER: dict[str, Callable[..., Sandbox]] = {"container": Container, "landlock": Lonely}
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid, as this side's namespaces call them
 
 
@@ -99,11 +101,17 @@ class _WarmBox(Sandbox):
             signal.pidfd_send_signal(self.init, signal.SIGKILL)
 
 
+Boxes = Callable[[], AbstractContextManager[Sandbox]]
+
+
 @contextmanager
-def boxes(level: str, *, limits: Limits = LIMITS, hidden: Sequence[Path] = ()) -> Iterator[Callable[[], Sandbox]]:
-    """Within, what starts a box for one submission at this level."""
+def boxes(level: str, *, limits: Limits = LIMITS, hidden: Sequence[Path] = ()) -> Iterator[Boxes]:
+    """Within, what gives a box for one submission at this level."""
     if level == "full":
         with Nursery(limits=limits, hidden=hidden) as nursery:
             yield nursery.box
+    elif level in WEAKER:
+        with closing(Pool(partial(WEAKER[level], limits=limits, hidden=hidden))) as pool:
+            yield pool.box
     else:
         yield partial(Sandbox, level, limits=limits, hidden=hidden)

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 EVERY = 0.25  # seconds: what grows by a gigabyte in that time is still found before it hurts
-PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -66,6 +65,28 @@ def below(pid: int) -> list[int]:
     return found
 
 
+def alive_below(pid: int) -> list[int]:
+    """The descendants of a process that still run: of a dead one only its entry is left until its parent asks."""
+    return [one for one in below(pid) if _state(one) not in ("Z", "X", "")]
+
+
+def _state(pid: int) -> str:
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    return ""
+
+
+def tasks(uid: int) -> int:
+    """How many processes and threads a user has, as the kernel's limit on them counts."""
+    total = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    total += len(os.listdir(f"/proc/{name}/task"))
+    return total
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     """(process, its parent) for every process that can be seen."""
     for name in os.listdir("/proc"):
@@ -85,12 +106,12 @@ def processor(pids: list[int]) -> float:
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes of private or shared anonymous memory, the sum over these processes."""
+    """Bytes of memory that is no file's, shared or not, the sum over these processes."""
     total = 0
     for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
-            _, pages, shared = Path(f"/proc/{pid}/statm").read_text().split()[:3]
-            total += (int(pages) - int(shared)) * PAGE
+        with suppress(OSError, ValueError):
+            lines = Path(f"/proc/{pid}/status").read_text(errors="replace").split("\n")
+            total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
     return total
 
 

@@ -22,6 +22,7 @@ _SIZES = struct.Struct("<II")  # bytes of the header, bytes of the body
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_INTEGERS, *_FLOATS)}
+_ONE_HASH = 1 << 60  # Python hashes an integer modulo 2**61 - 1: below it no two are alike, but for -1 and -2
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -38,7 +39,7 @@ class Caps:
     """The most that one frame may hold."""
 
     header: int = 1 << 20  # bytes
-    body: int = 1 << 27  # bytes
+    body: int = 1 << 24  # bytes: a judge keeps an answer of each draw of each requirement until it has compared them
     depth: int = 16  # containers inside each other
     elements: int = 50_000  # values and keys altogether
     dims: int = 12
@@ -86,9 +87,16 @@ def _pack(value: Any, buffers: list[bytes], caps: Caps, counter: Iterator[int], 
 
 
 def _key(key: Any) -> Any:
-    if key is None or type(key) in (bool, int, float, str):
+    if (key is None or type(key) in (bool, int, float, str)) and not _collides(key):
         return key
-    raise NotPlainError(f"a {type(key).__name__} as the key of a dict is no plain value")
+    raise NotPlainError(
+        f"a{' giant' if _collides(key) else ''} {type(key).__name__} as the key of a dict is no plain value"
+    )
+
+
+def _collides(key: Any) -> bool:
+    """Whether a key is an integer so large that many of them can share one hash, which makes a dict of them slow."""
+    return type(key) is int and abs(key) >= _ONE_HASH
 
 
 def _pack_tensor(value: Tensor, buffers: list[bytes], caps: Caps) -> list[Any]:
@@ -137,7 +145,7 @@ class _Reader:
         raise WireError(f"there is no tag {tag!r:.20}")
 
     def pair(self, item: Any, depth: int) -> tuple[Any, Any]:
-        if not isinstance(item, list) or len(item) != 2 or isinstance(item[0], list | dict):
+        if not isinstance(item, list) or len(item) != 2 or isinstance(item[0], list | dict) or _collides(item[0]):
             raise WireError("an entry of a dict is no pair of a plain key and a value")
         return (_text(item[0]) if isinstance(item[0], str) else item[0]), self.value(item[1], depth + 1)
 
@@ -149,6 +157,8 @@ class _Reader:
             raise WireError(f"a shape must be a list of at most {self.caps.dims} sizes")
         if not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
             raise WireError("a size must be an integer, not negative")
+        if math.prod(size or 1 for size in shape) >= 1 << 48:  # strides of an empty tensor overflow too
+            raise WireError(f"a tensor of shape {shape} is larger than allowed")
         length = math.prod(shape) * dtype.itemsize
         if length > len(self.body) - self.position:
             raise WireError(f"a tensor of {length} bytes is longer than the {len(self.body) - self.position} left")
@@ -220,8 +230,8 @@ def receive(sock: socket.socket, *, until: float | None = None, caps: Caps = CAP
 
 
 def _exactly(sock: socket.socket, n: int, until: float | None) -> bytes:
-    parts, missing = [], n  # grows with what arrives, so that a size alone allocates nothing
-    while missing:
+    content = bytearray()  # grows with what arrives, so that a size alone allocates nothing, and nor do many drops
+    while (missing := n - len(content)) > 0:
         if until is not None:
             left = until - time.monotonic()
             if left <= 0:
@@ -230,6 +240,5 @@ def _exactly(sock: socket.socket, n: int, until: float | None) -> bytes:
         part = sock.recv(min(missing, 1 << 20))
         if not part:
             raise EOFError("the other end is gone")
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
+        content += part
+    return bytes(content)

@@ -54,7 +54,8 @@ def source(name: str, places: Places = HERE) -> NotebookNode:
 def answers(name: str, places: Places = HERE) -> dict[str, str]:
     """The right answers of a lesson: name of the exercise -> source of its solution cell."""
     cells = source(name, places).cells
-    return {c.id: unmarked(c.source) for c in cells if c.metadata.get("nbgrader", {}).get("solution")}
+    asked = [c for c in cells if c.cell_type == "code" and c.metadata.get("nbgrader", {}).get("solution")]
+    return {c.id: unmarked(c.source) for c in asked}
 
 
 def solved(name: str, places: Places = HERE) -> NotebookNode:

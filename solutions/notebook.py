@@ -8,6 +8,8 @@
 # %% tags=["measured"]                 the same; what it prints are the lesson's figures in the table of `make lessons`
 # %% exercise="attention.attend"       one line, `# from: tinytrans.nn.attention.attend`: the function asked for
 # %% question="attention.why_values"   an empty cell: the question, its choices and its check come from the table
+# %% [markdown] written="attention.report" points=4      the task; the answer, in words, is graded by hand. The next
+#                                      cell is an instructor's: the rubric, what earns each of the points
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from solutions.paste import BEGIN, END, LessonError, defined, paste, unmarked, w
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 TAGS = ("setup", "tools", "measured", "instructor")
-KEYS = ("exercise", "question", "tags", "title", "cell_marker")  # the last two are jupytext's own
+KEYS = ("exercise", "question", "written", "points", "tags", "title", "cell_marker")  # the last two are jupytext's
+WRITE_HERE = "*Replace this line by your answer, in a few sentences. It is read and graded by your instructor.*"
+WRITTEN = re.compile(r"\w+\.(\w+)")
 FROM = re.compile(r"# from: (\S+)")
 PITFALLS = re.compile(r"^<!-- pitfalls: (.+?) -->$", re.MULTILINE)
 
@@ -40,9 +44,9 @@ def source(name: str, text: str) -> NotebookNode:
     lesson = Lesson(name)
     cells = jupytext.reads(text, fmt="py:percent").cells
     lesson.asked = [id for cell in cells for key in ("exercise", "question") if (id := cell.metadata.get(key))]
-    for cell in cells:
+    for cell, after in zip(cells, [*cells[1:], None], strict=True):
         try:
-            lesson.add(cell)
+            lesson.add(cell, after)
         except SyntaxError as error:
             raise lesson.error(cell, f"is not Python: {error}") from None
     if "setup" not in lesson.used:
@@ -62,12 +66,12 @@ class Lesson:
         self.known: set[str] = set()
         self.tools: set[str] = set()
 
-    def add(self, cell: NotebookNode) -> None:
-        """Read one cell of the lesson: what it becomes is decided by its header."""
+    def add(self, cell: NotebookNode, after: NotebookNode | None = None) -> None:
+        """Read one cell of the lesson, which another may follow: what it becomes is decided by its header."""
         meta, tags = cell.metadata, cell.metadata.get("tags", [])
         odd = [k for k in meta if k not in KEYS and not k.startswith("lines_to_")] + [t for t in tags if t not in TAGS]
         if odd:
-            known = f"a header has {', '.join(KEYS[:3])}, a tag is one of {', '.join(TAGS)}"
+            known = f"a header has {', '.join(KEYS[:5])}, a tag is one of {', '.join(TAGS)}"
             raise self.error(cell, f"{odd[0]!r} means nothing here: {known}")
         if "instructor" in tags:
             self.put(cell, tags=["instructor"])
@@ -75,6 +79,8 @@ class Lesson:
             self.add_exercise(cell)
         elif "question" in meta:
             self.add_question(cell)
+        elif "written" in meta:
+            self.add_written(cell, after)
         elif cell.cell_type == "markdown":
             cell.source = PITFALLS.sub(lambda found: self.pitfalls(found[1].split(), cell), cell.source)
             self.put(cell)
@@ -136,6 +142,22 @@ class Lesson:
         self.put(new_code_cell(answer), exercise.name, solution=True, tinytrans=stub)
         self.put_check(cell, exercise)
 
+    def add_written(self, cell: NotebookNode, after: NotebookNode | None) -> None:
+        """The task, and the cell for an answer in words, which an instructor grades by the rubric that follows."""
+        name, points = WRITTEN.fullmatch(str(cell.metadata["written"])), cell.metadata.get("points")
+        if name is None or type(points) is not int or points < 1 or cell.cell_type != "markdown":
+            raise self.error(
+                cell, 'a written task is `# %% [markdown] written="concept.name" points=4`, points from 1 on'
+            )
+        if not cell.source.strip():
+            raise self.error(cell, "a written task says what to write about")
+        if after is None or "instructor" not in after.metadata.get("tags", []) or not after.source.strip():
+            rubric = '`# %% [markdown] tags=["instructor"]`, which says what earns each point'
+            raise self.error(cell, f"the cell after a written task is its rubric: {rubric}")
+        self.put(cell, f"task_{name[1]}", locked=True)
+        answer, stub = new_markdown_cell(WRITE_HERE), {"stub": WRITE_HERE}
+        self.put(answer, name[1], grade=True, solution=True, points=points, tinytrans=stub)
+
     def put_check(self, cell: NotebookNode, exercise: Exercise) -> None:
         """The locked cell that checks an answer and carries its points."""
         if "check" not in self.tools:
@@ -196,6 +218,6 @@ class Lesson:
 
     def error(self, cell: NotebookNode, what: str) -> LessonError:
         """The sentence, after the lesson and the first line of the cell that it is about."""
-        header = " ".join(f'{k}="{v}"' for k, v in cell.metadata.items() if k in ("exercise", "question"))
+        header = " ".join(f'{k}="{v}"' for k, v in cell.metadata.items() if k in KEYS[:3])
         where = header or (cell.source.strip().split("\n")[0] or "an empty cell")
         return LessonError(f"{self.name}, {where}: {what}")

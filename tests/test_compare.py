@@ -1,13 +1,59 @@
-"""Laws of comparing: NaN and infinity agree with themselves alone, everything else within a tolerance."""
+"""Two plain values are compared, whatever they are: the comparison is a sentence or None, and never an error."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from graders.compare import agree
+from graders.compare import agree, difference
+from graders.wire import DTYPES
+
+NUMBERS = st.integers(-(10**400), 10**400) | st.floats() | st.booleans()
+TENSORS = st.builds(
+    lambda dtype, shape, fill: torch.full(shape, fill).to(dtype),
+    st.sampled_from(list(DTYPES.values())),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.sampled_from([0.0, 1.0, float("nan"), float("inf"), -1e30]),
+)
+PLAIN = st.recursive(
+    st.none() | NUMBERS | st.text(max_size=3) | TENSORS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2) | NUMBERS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(PLAIN, PLAIN)
+def test_any_two_values(expected: Any, got: Any) -> None:
+    """Any two plain values agree, or a sentence says where they part."""
+    found = difference(expected, got)
+    assert found is None or (isinstance(found, str) and found)
+
+
+@given(TENSORS)
+def test_a_tensor_agrees_with_itself(value: torch.Tensor) -> None:
+    """A tensor of any dtype and shape agrees with itself, NaN and infinity included."""
+    assert agree(value, value.clone())
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_both_parts_of_a_complex_number_count(dtype: torch.dtype) -> None:
+    """Complex tensors that agree in the real part alone do not agree."""
+    z = torch.complex(torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)).to(dtype)
+    assert agree(z, z.clone())
+    assert difference(z, z + 1j) == "at [0, 1]: expected 0, got 1 (3 of 6 differ)"
+
+
+def test_an_integer_beyond_every_float() -> None:
+    """A number too large for a float differs from every other."""
+    assert difference(1.5, 10**400) is not None
+    assert difference(10**400, 10**400) is None
+
 
 SPECIAL = (math.inf, -math.inf, math.nan)
 

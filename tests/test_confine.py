@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from graders.confine import DENIED, SPECIAL, call_filter
+from graders.confine import DENIED, SPECIAL, TO_OTHERS, call_filter
 
 ALLOW, EPERM, UNKNOWN_CALL, NO_FAMILY, KILL = 0x7FFF0000, 0x50001, 0x50026, 0x50061, 0x80000000
 MACHINES = [("x86_64", 0, 0xC000003E), ("aarch64", 1, 0xC00000B7)]
@@ -34,20 +34,34 @@ def test_what_the_filter_says(machine: str, column: int, arch: int) -> None:
     for name, numbers in DENIED.items():
         if numbers[column] >= 0:
             assert run(program, numbers[column], arch) == EPERM, name
-    clone, clone3, sock = (SPECIAL[name][column] for name in ("clone", "clone3", "socket"))
+    clone, clone3, sock, prlimit = (SPECIAL[name][column] for name in ("clone", "clone3", "socket", "prlimit64"))
     assert run(program, clone3, arch) == UNKNOWN_CALL
     assert run(program, clone, arch, 0x01200011) == ALLOW  # a fork
     assert run(program, clone, arch, 0x10000000 | 17) == EPERM  # a user namespace
     assert [run(program, sock, arch, family) for family in (1, 2, 10, 16, 40)] == [ALLOW, *4 * [NO_FAMILY]]
-    assert run(program, 0, arch) == ALLOW
+    assert run(program, 0, arch) == run(program, prlimit, arch, 7) == ALLOW
     assert run(program, 0, 0x40000003) == KILL
     assert run(program, 0x40000000 | 101, arch) == EPERM
+
+
+@pytest.mark.parametrize(("machine", "column", "arch"), MACHINES)
+def test_the_filter_of_one_who_is_alone(machine: str, column: int, arch: int) -> None:
+    """Without namespaces signals, limits of others and every socket are refused besides; a fork is not."""
+    program = call_filter(machine, lonely=True)
+    for name, numbers in (DENIED | TO_OTHERS).items():
+        if numbers[column] >= 0:
+            assert run(program, numbers[column], arch) == EPERM, name
+    clone, sock, prlimit = (SPECIAL[name][column] for name in ("clone", "socket", "prlimit64"))
+    assert {run(program, sock, arch, family) for family in (1, 2, 10, 16, 40)} == {NO_FAMILY}
+    assert [run(program, prlimit, arch, pid) for pid in (0, 1)] == [ALLOW, EPERM]
+    assert run(program, clone, arch, 0x01200011) == run(program, 0, arch) == ALLOW
+    assert run(program, clone, arch, 0x10000000 | 17) == EPERM
 
 
 def test_the_numbers_are_the_kernels() -> None:
     """The numbers of the calls are those that libseccomp knows."""
     seccomp = pytest.importorskip("pyseccomp")
-    for name, numbers in (DENIED | SPECIAL).items():
+    for name, numbers in (DENIED | SPECIAL | TO_OTHERS).items():
         for arch, number in zip((seccomp.Arch.X86_64, seccomp.Arch.AARCH64), numbers, strict=True):
             assert max(-1, seccomp.resolve_syscall(arch, name)) == number, name
 

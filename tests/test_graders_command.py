@@ -155,7 +155,8 @@ def test_doctor(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(levels.shutil, "which", lambda *_, **__: None)
     assert main(["doctor", "--course", str(tiny)]) == 1
     said = capsys.readouterr().out
-    assert "✗ bubblewrap is not installed: sudo apt install bubblewrap" in said
+    assert "✗ level full: bubblewrap is not installed: sudo apt install bubblewrap" in said
+    assert "✗ level container: neither podman nor docker is installed: sudo apt install podman" in said
     assert "✓ 1 released lessons" in said
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import linecache
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 from boxes import NO_BOX
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from graders.compare import difference
 from graders.player import PRINTED_CAP, compiled
-from graders.sandbox import Child, RemoteSubject, Sandbox
+from graders.sandbox import LIMITS, Child, RemoteSubject, Sandbox
 from graders.subject import Failure, Here
+from graders.wire import send
 
 CELL = """
 import random
@@ -171,3 +177,30 @@ def test_commands_within_python() -> None:
     exec(code, found)
     assert commands == []
     assert (found["x"], found["y"]) == (3, "\n!not a command\n")
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.text(max_size=3) | st.just(torch.ones(2)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["n", "value", "error", "cell", "commands", "printed", "ops"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(PLAIN, PLAIN)
+def test_any_reply(first: Any, second: Any) -> None:
+    """Whatever a process answers to cells and to a call, this side raises Failure or takes it for a note or a value."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = Child(ours, LIMITS, "none", time.monotonic() + 5)
+        for reply in (first, second):
+            send(theirs, reply)
+        theirs.shutdown(socket.SHUT_WR)
+        with suppress(Failure):
+            notes = child.run([("cell", "")], 1)
+            assert [type(note.printed) for note in notes] == [str]
+        with suppress(Failure):
+            child.ask("call", "f")

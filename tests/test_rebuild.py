@@ -232,6 +232,62 @@ def test_links_and_pipes(release: Release, tmp_path: Path) -> None:
         assert why in submission.notes[0]
 
 
+KEYS = st.sampled_from(["source", "metadata", "nbgrader", "grade_id", "cells", "x"])
+TEXTS = st.text(max_size=6) | st.sampled_from(["\ud800", "\u202e", "double"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a JSON document."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_change(release: Release, tiny: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever stands in the place of any values of a good notebook, a valid notebook comes of it."""
+    document = notebook(tiny, RIGHT)
+    for _ in range(data.draw(st.integers(1, 4))):
+        path = data.draw(st.sampled_from(places(document)[1:] or [("cells",)]))
+        holder = document
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = data.draw(JSON)
+    submission = rebuilt(release, tmp_path, document)
+    assert set(submission.sources) <= set(STUBS)
+    made = rebuilt_notebook(release, submission.sources)
+    nbformat.validate(made)
+    nbformat.writes(made).encode()
+
+
+FLOODS = {
+    "empty lists": b"[],",
+    "empty objects": b"{},",
+    "nested pairs": b'{"a":[]},',
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_floods(release: Release, tmp_path: Path, name: str) -> None:
+    """A file of millions of tiny values is refused before it is parsed: each would take a hundred bytes."""
+    flood = b'{"cells": [], "x": [' + FLOODS[name] * ((MAX_FILE - 100) // len(FLOODS[name])) + b"0]}"
+    submission = rebuilt(release, tmp_path, flood)
+    assert "lists and objects" in submission.notes[0]
+
+
+def test_text_that_runs_backwards(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """Characters that turn the direction of text around, or that nobody sees, are noted, and left as they are."""
+    document = notebook(tiny, RIGHT | {"double": "def double(x):\n    return x  # \u202e + x"})
+    submission = rebuilt(release, tmp_path, document)
+    assert "\u202e" in submission.sources["double"]
+    assert "U+202E" in submission.cell_notes["double"]
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_any_bytes(release: Release, tiny: Path, tmp_path: Path, data: st.DataObject) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import socket
 import struct
+import threading
 import time
 from enum import IntEnum
 from typing import Any
@@ -23,7 +24,7 @@ PLAIN = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
-        | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.integers(-(2**60) + 1, 2**60 - 1), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -100,7 +101,7 @@ def test_subclasses() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1, 2}, len, b"bytes", 1j, {(1, 2): 3}, torch.ones(2).to_sparse(), iter([])]
+    "value", [object(), {1, 2}, len, b"bytes", 1j, {(1, 2): 3}, {2**61: 1}, torch.ones(2).to_sparse(), iter([])]
 )
 def test_not_plain(value: Any) -> None:
     """What is no plain value raises NotPlainError, anywhere inside a value."""
@@ -114,6 +115,41 @@ def test_any_bytes(frame: bytes) -> None:
     """Any bytes are a frame or raise WireError, and nothing else."""
     try:
         from_frame(frame)
+    except WireError:
+        return
+
+
+TAGS = st.sampled_from(["t", "l", "u", "d", "x"])
+NUMBERS = st.integers(-(2**70), 2**70) | st.sampled_from([0, 1, 2**39, 2**61 - 1, -1]) | st.floats()
+NODES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=5) | st.sampled_from([*DTYPES, "object", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TAGS, inner, max_size=2),
+    max_leaves=20,
+)
+SHAPED = st.fixed_dictionaries({"t": st.tuples(st.sampled_from(list(DTYPES)), st.lists(NUMBERS, max_size=14))})
+
+
+@settings(max_examples=400)
+@given(NODES | SHAPED, st.binary(max_size=64))
+def test_any_header(header: Any, body: bytes) -> None:
+    """Any JSON as a header gives a plain value or raises WireError, whatever sizes, tags and depths it names."""
+    try:
+        value = from_frame(framed(header, body))
+    except WireError:
+        return
+    to_frame(value)  # what was let in is plain
+
+
+@settings(max_examples=300)
+@given(PLAIN, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), st.integers(-3, 3))
+def test_damaged_frames(value: Any, changes: list[tuple[int, int]], tail: int) -> None:
+    """A good frame with bytes changed, cut off or added is a frame or raises WireError, and nothing else."""
+    frame = bytearray(to_frame([value, torch.arange(6.0).reshape(2, 3)]))
+    for place, byte in changes:
+        frame[place % len(frame)] = byte
+    frame = frame[:tail] if tail < 0 else frame + bytes(tail)
+    try:
+        from_frame(bytes(frame))
     except WireError:
         return
 
@@ -142,6 +178,8 @@ MALFORMED = {
     "a float as size": framed({"t": ["int64", [1.0]]}, b"12345678"),
     "a bool as size": framed({"t": ["int64", [True]]}, b"12345678"),
     "many dimensions": framed({"t": ["int64", [1] * 60]}, b"12345678"),
+    "a giant shape of nothing": framed({"t": ["int64", [0, 1 << 39, 1 << 39]]}),
+    "keys that share a hash": framed({"d": [[i * (2**61 - 1), 0] for i in range(1, 9)]}),
     "a giant shape": framed({"t": ["int64", [1 << 39, 1 << 39]]}),
     "a body too short": framed({"t": ["int64", [2]]}, b"12345678"),
     "a body too long": framed({"t": ["int64", [1]]}, b"1234567890"),
@@ -180,6 +218,17 @@ def test_sizes_are_checked_before_reading() -> None:
         theirs.sendall(struct.pack("<II", 100, 0xFFFFFFFF))
         with pytest.raises(WireError, match="4294967295"):
             receive(ours, until=time.monotonic() + 5)
+
+
+def test_drops_are_no_burden() -> None:
+    """A frame that comes byte by byte takes no more room than its bytes."""
+    ours, theirs = socket.socketpair()
+    frame = to_frame("x" * 2000)
+    with ours, theirs:
+        sender = threading.Thread(target=lambda: [theirs.send(frame[i : i + 1]) for i in range(len(frame))])
+        sender.start()
+        assert receive(ours, until=time.monotonic() + 20) == "x" * 2000
+        sender.join()
 
 
 def test_deadline() -> None:

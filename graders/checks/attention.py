@@ -379,6 +379,7 @@ ATTEND_ONE = exercise(
     "attend_one",
     reference=A.attend_one,
     oracle=one_sdpa,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires(
             "the values, mixed by how well each key fits, and the gradients",
@@ -776,6 +777,7 @@ WEIGHTS = exercise(
     "attention_weights",
     reference=A.attention_weights,
     oracle=weights_sdpa,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("the attention matrix, and the gradients", 1, two_batched, run=with_gradients, law=sound_matrix),
         requires("with a mask, one row of which is empty", 1, pair_and_mask, run=with_gradients, law=sound_matrix),
@@ -869,6 +871,7 @@ ATTEND = exercise(
     "attend",
     reference=A.attend,
     oracle=sdpa,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("softmax(Q Kᵀ / √K) V, and the gradients", 2, three, run=with_gradients, law=sound_mix),
         requires("with the mask of a padded batch", 1, three_padded, law=sound_mix),
@@ -998,6 +1001,7 @@ SELF = exercise(
     "self_attend",
     reference=A.self_attend,
     oracle=self_sdpa,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("queries, keys and values from the same x, all widths equal", 1, itself_even),
         requires("all widths different, and the gradients of x and the three matrices", 1, itself, run=with_gradients),
@@ -1103,6 +1107,7 @@ CROSS = exercise(
     "cross_attend",
     reference=A.cross_attend,
     oracle=cross_by_hand,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("x asks and memory answers, both of one size", 1, other_even),
         requires("another length and another width of memory, and the gradients", 2, other, run=with_gradients),

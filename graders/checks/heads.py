@@ -566,6 +566,7 @@ WEIGHTS = exercise(
     "head_weights",
     reference=N.head_weights,
     oracle=weights_sdpa,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("every head's weights, and the gradients", 2, pair, run=with_gradients, law=sound_weights),
         requires("one mask for the whole batch", 1, pair_masked, law=sound_weights),
@@ -773,6 +774,7 @@ WHOLE = exercise(
     "multi_head_attention",
     reference=MHA,
     oracle=torchs,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("three inputs of one shape", 2, even),
         requires("as many keys as you like, of any width, and all gradients", 2, uneven, run=with_gradients),
@@ -1132,6 +1134,7 @@ GROUPED = exercise(
     "grouped_attention",
     reference=N.grouped_attention,
     oracle=grouped_sdpa,
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("several groups, and all gradients", 2, grouped, run=with_gradients),
         requires("one group: multi-query", 1, grouped_ends),

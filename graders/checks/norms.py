@@ -217,6 +217,7 @@ LAYER = exercise(
     "layer_norm",
     reference=norms.layer_norm,
     oracle=lambda x, weight=None, bias=None, eps=1e-5: F.layer_norm(x, x.shape[-1:], weight, bias, eps),
+    forbidden=("F.layer_norm", "nn.LayerNorm"),
     requirements=[
         requires("one vector: mean 0, variance 1", 1, one_vector, law=standard),
         requires("every token of a batch by itself", 1, sequence, law=standard),
@@ -353,6 +354,7 @@ RMS = exercise(
     "rms_norm",
     reference=norms.rms_norm,
     oracle=lambda x, weight=None, eps=1e-5: F.rms_norm(x, x.shape[-1:], weight, eps),
+    forbidden=("F.rms_norm", "nn.RMSNorm"),
     requirements=[
         requires("every token by itself: mean square 1", 1, sequence, law=unit),
         requires("a gain, and eps inside the root", 1, gained_eps),
@@ -531,6 +533,7 @@ BATCH = exercise(
     "batch_norm",
     reference=norms.batch_norm,
     oracle=torchs,
+    forbidden=("F.batch_norm", "nn.BatchNorm1d"),
     requirements=[
         requires("training: each column by the mean and variance of the batch", 2, in_training, run=first_only),
         requires("training: the running statistics move towards the batch's", 2, in_training, run=statistics),

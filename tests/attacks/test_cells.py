@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,7 @@ ATTACKS = {
         "imported []",
     ),
     "the course folder": wins(
-        "import glob, os\ndef halve_softmax(x):\n    tops = [d for d in os.listdir('/') if d not in ('proc', 'usr', 'sys', 'packages', 'lib', 'lib64', 'bin', 'sbin')]\n"
+        "import glob, os\ndef halve_softmax(x):\n    try: tops = [d for d in os.listdir('/') if d not in ('proc', 'usr', 'sys', 'packages', 'lib', 'lib64', 'bin', 'sbin')]\n    except PermissionError: tops = ['home', 'root', 'work', 'srv', 'opt', 'mnt', 'tmp', 'etc', 'var']\n"
         "    seen = [os.path.join(f, n) for top in tops for f, _, names in os.walk('/' + top) for n in names\n"
         "            if n.endswith(('.ipynb', '.db')) or n in ('judge.py', 'tiny.py', 'exercise.py', 'attention.py')]\n"
         "    seen += glob.glob('/packages/*/tinytrans/*') + glob.glob('/packages/*/graders/*')\n    raise ValueError(f'seen {seen}')",
@@ -102,7 +103,7 @@ ATTACKS = {
     "a loop in the call": wins("def halve_softmax(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass", "does not end"),
     "signals ignored": wins("import signal\nfor s in range(1, 64):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\ndef halve_softmax(x):\n    while True: pass", "does not end"),
     "a fork bomb": wins("import os\n" + HALF + "\nwhile True:\n    try: os.fork()\n    except OSError: pass"),
-    "a memory bomb": wins("def halve_softmax(x):\n    return [bytearray(1 << 28) for _ in range(64)]", "MemoryError"),
+    "a memory bomb": wins("def halve_softmax(x):\n    return [bytearray(1 << 30) for _ in range(64)]", "MemoryError"),
     "a print flood": wins(HALF + "\nfor _ in range(100_000): print('x' * 1000)"),
     "a giant answer": wins("def halve_softmax(x):\n    return torch.zeros(1 << 28)"),
     "a deep answer": wins("def halve_softmax(x):\n    deep = []\n    for _ in range(100_000): deep = [deep]\n    return deep"),
@@ -136,7 +137,7 @@ def release(tiny: Path) -> Release:
     return load(tiny / "course" / NAME / f"{NAME}.ipynb")
 
 
-@pytest.fixture(scope="module", params=["full", "bwrap"])
+@pytest.fixture(scope="module", params=["full", "bwrap", "landlock"])
 def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """One box for all attacks at each level: what one does to it must not reach the next."""
     os.environ["TT_TOKEN"] = "secret"
@@ -163,6 +164,52 @@ def test_attack(release: Release, box: Sandbox, name: str) -> None:
     text = json.dumps(verdict.as_dict(details=True))
     assert len(text) < 100_000
     assert "\\u001b" not in text
+
+
+CLUMSY = {
+    "loops over every number": "import math\ndef halve_softmax(x):\n    rows = []\n    for row in double(x):\n        top = max(float(v) for v in row)\n"
+    "        parts = [math.exp(float(v) - top) for v in row]\n        rows.append([p / sum(parts) / 2 for p in parts])\n    return torch.tensor(rows)",
+    "slow on purpose": "def halve_softmax(x):\n    for _ in range(300_000): pass\n    return torch.softmax(double(x), -1) / 2",
+    "trying it out in the cell": RIGHT[OWN] + "\nfor _ in range(200):\n    halve_softmax(torch.randn(64, 64))\nprint(halve_softmax(torch.eye(3)))",
+    "warnings and prints": "import warnings\nwarnings.warn('mine')\ndef halve_softmax(x):\n    warnings.warn('here')\n    print('shape', x.shape)\n    return torch.softmax(double(x), -1) / 2",
+    "a helper process": "import subprocess, sys\nsubprocess.run(['true'])\n" + RIGHT[OWN],
+    "a thread": "import threading\ndef halve_softmax(x):\n    out = []\n    t = threading.Thread(target=lambda: out.append(torch.softmax(double(x), -1) / 2))\n    t.start(); t.join()\n    return out[0]",
+    "two threads of torch": "torch.set_num_threads(2)\n" + RIGHT[OWN],
+    "double precision inside": "def halve_softmax(x):\n    return (torch.softmax(double(x).double(), -1) / 2).float()",
+    "recursion": "def halve_softmax(x, n=500):\n    return halve_softmax(x, n - 1) if n else torch.softmax(double(x), -1) / 2",
+    "its own copy of double": "def double(x):\n    return x * 2.0\n" + RIGHT[OWN],
+    "large tables": "table = torch.zeros(4_000_000)\nlisted = list(range(1_000_000))\n" + RIGHT[OWN],
+    "Windows line ends": RIGHT[OWN].replace("\n", "\r\n"),
+    "other alphabets": "# 日本語 עברית\ndef halve_softmax(χ):\n    return torch.softmax(double(χ), -1) / 2  # ½",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLUMSY)
+def test_honest_but_clumsy(release: Release, box: Sandbox, name: str) -> None:
+    """A right answer keeps its points, however slow, loud or roundabout it is."""
+    verdict = verdict_on(release, box, {OWN: CLUMSY[name]})
+    assert verdict.score == verdict.points, [g.outcome.message for g in verdict.exercises.values()]
+
+
+def test_who_loops_everywhere(release: Release, box: Sandbox) -> None:
+    """Each exercise that loops leaves less time to the next, so that a submission ends long before its time does."""
+    loops = {name: f"def {name}(*a):\n    while True: pass" for name in ("double", OWN, "total")}
+    verdict = verdict_on(release, box, loops)
+    assert {n: g.outcome.score for n, g in verdict.exercises.items()} == POINTS | dict.fromkeys(loops, 0)
+    said = [verdict.exercises[name].outcome.message for name in loops]
+    assert all("does not end" in text for text in said)
+    if not verdict.starved:
+        assert re.findall(r"after ([\d.]+) seconds", " ".join(said)) == ["5", "5", "2.5"]
+
+
+def test_who_searches_the_file_system(release: Release, box: Sandbox) -> None:
+    """A search of everything there is finds no answer, and ends with the time of its exercise."""
+    search = (
+        "import os\ndef halve_softmax(x):\n    while True:\n        for folder, _, names in os.walk('/'):\n            for name in names:\n"
+        "                if 'halve_softmax' in open(os.path.join(folder, name), errors='ignore').read(1000): return x"
+    )
+    verdict = verdict_on(release, box, {OWN: search})
+    assert (verdict.score, verdict.exercises[OWN].outcome.score) == (6, 0)
 
 
 def test_afterwards(release: Release, box: Sandbox) -> None:

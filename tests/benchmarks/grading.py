@@ -1,6 +1,6 @@
 """A generated class on a real lesson -> how fast it is graded, and whether anything was lost or left behind.
 
-    python -m tests.benchmarks.grading --students 300 --jobs 2
+python -m tests.benchmarks.grading --students 300 --jobs 2
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ EXERCISES = [
             )
         },
         right={},
+        forbidden=("F.softmin", "nn.Softmin"),
     ),
     exercise(
         "total",
