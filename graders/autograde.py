@@ -63,9 +63,7 @@ def autograde(
             tqdm(total=len(files), initial=len(known), desc=release.name, unit="submission", file=sys.stderr) as bar,
             ThreadPoolExecutor(min(workers, max(1, len(jobs)))) as executor,
         ):
-            errors = grade_all(
-                jobs, executor, keep=journal.write, progress=lambda _: bar.update(), alone=workers == 1
-            )
+            errors = grade_all(jobs, executor, keep=journal.write, progress=lambda _: bar.update(), alone=workers == 1)
         verdicts = {
             student: signing.signed(journal.done[student, submission.digest], student, release.name, secret)
             for student, submission in submissions.items()
