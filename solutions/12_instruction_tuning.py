@@ -75,7 +75,8 @@ end = tokenizer.token_to_id("<|end|>")
 def go_on(model: nn.Module, text: str, n: int = 60) -> str:
     """What a model writes behind a text, always the likeliest token, until its end sign or n tokens."""
     ids = torch.tensor([tokenizer.encode(text)], device=device)
-    written = generate(model, ids, max_new_tokens=5 if quick else n, temperature=0.0, stop=end)[0, ids.shape[1] :].tolist()
+    row = generate(model, ids, max_new_tokens=5 if quick else n, temperature=0.0, stop=end)[0].tolist()
+    written = row[ids.shape[1] :]
     return tokenizer.decode(written[: written.index(end) + 1] if end in written else written)
 
 
@@ -155,7 +156,7 @@ show(asked_base)
 # from: tinytrans.data.chat.render
 
 # %%
-dialogue = [("user", request), ("assistant", "Mei was a little fox. Mei lived by the lake. She lost her kite and cried.")]
+dialogue = [("user", request), ("assistant", "Mei was a little fox. She lived by the lake and lost her kite.")]
 print(render(dialogue))
 print(tokenizer.encode(render(dialogue[:1]))[:3], "...", tokenizer.encode(render(dialogue[:1]))[-3:])
 
@@ -215,7 +216,8 @@ notes = [
     f"{words[t]} is asked for {words[t + 1]}: {'learned' if targets[0, t] != -100 else 'not learned'}"
     for t in range(len(words) - 1)
 ]
-read_along(words, learned[0].float(), [*notes, f"{words[-1]} is asked for nothing: the text is over"], title="shaded: learned")
+notes.append(f"{words[-1]} is asked for nothing: the text is over")
+read_along(words, learned[0].float(), notes, title="shaded: learned")
 
 # %% [markdown]
 # The loss is the mean surprise over the targets that are left. By hand: if the model gives the three answer tokens probabilities of 1/2, 1/4 and 1/8, their surprises are $\ln 2$, $2 \ln 2$ and $3 \ln 2$, and the loss is $2 \ln 2 = 1.39$ nats, whether the prompt has 3 tokens or 300, and
@@ -250,7 +252,7 @@ def batch(step: int, size: int = 12, whole: bool = False, ends: bool = True) -> 
     chosen = torch.randint(len(prompts), (size,), generator=torch.Generator().manual_seed(step)).tolist()
     rows = [prompts[i] + answers[i] for i in chosen]
     T = max(map(len, rows))
-    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding looks like the end sign: lengths decide
+    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding has the end's id: lengths decide
     lengths = torch.tensor([len(row) for row in rows])
     starts = torch.zeros_like(lengths) if whole else torch.tensor([len(prompts[i]) for i in chosen])
     return answer_targets(ids, answer_mask(starts, lengths - (0 if ends else 1), T))
@@ -271,7 +273,8 @@ def tune(model: nn.Module, lr: float, batch=batch, steps: int = steps) -> list[f
     history = fit(
         model, batch, loss, steps=steps, optimizer=adamw(model, lr, weight_decay=0.0), schedule=schedule, progress=False
     )  # fmt: skip
-    print(f"{steps} steps in {time.perf_counter() - began:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(20):.2f}")
+    took = time.perf_counter() - began
+    print(f"{steps} steps in {took:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(20):.2f}")
     return history.losses
 
 
@@ -450,8 +453,12 @@ show(strange)
 # %% tags=["measured"]
 endless, talkative = load_base(), load_base()
 tune(endless, 1e-3, partial(batch, ends=False), steps=steps // 2)
-losses["prompt too"] = tune(talkative, 1e-3, partial(batch, whole=True))
-broken = {"all weights": table["all weights"], "no end learned": report(endless), "prompt learned too": report(talkative)}
+tune(talkative, 1e-3, partial(batch, whole=True))
+broken = {
+    "all weights": table["all weights"],
+    "no end learned": report(endless),
+    "prompt learned too": report(talkative),
+}
 show(broken)
 print(f"\nwithout an end: ... {go_on(endless, render([('user', request)]), 220)[-240:]}")
 

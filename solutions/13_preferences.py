@@ -20,8 +20,6 @@
 # **Letters** B prompts or pairs, G answers to a prompt, T tokens, V words; $x$ a prompt, $y$ an answer, $y_w$ the preferred (winning), $y_l$ the rejected one; $\pi$ the model that is trained (the *policy*), $\pi_{ref}$ the model before.
 
 # %% tags=["setup"]
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,7 +146,8 @@ def train(model: nn.Module, pairs, loss, lr: float, steps: int, **more):
         optimizer=adamw(model, lr, weight_decay=0.0), schedule=partial(warmup_cosine, warmup=5, total=steps),
         progress=False, **more,
     )  # fmt: skip
-    print(f"{steps} steps in {time.perf_counter() - began:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(10):.2f}")
+    took = time.perf_counter() - began
+    print(f"{steps} steps in {took:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(10):.2f}")
     return history
 
 
@@ -223,7 +222,7 @@ def dpo_step(model: nn.Module, batch, beta: float = 0.1) -> Tensor:
     return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta)
 
 
-some = PreferenceBatches(pairs, tokenizer, min(16, len(pairs)))[0]
+some = PreferenceBatches(pairs, tokenizer, min(16, len(pairs)))[0].to(device)
 tracked = {"preferred": [], "rejected": []}
 
 
@@ -371,7 +370,8 @@ def grpo_step(model: nn.Module, batch) -> Tensor:
 
 began = time.perf_counter()
 grpo = load_sft()
-fit(grpo, partial(grpo_batch, grpo), grpo_step, steps=rounds, optimizer=adamw(grpo, 5e-4, weight_decay=0.0), progress=False)
+optimizer = adamw(grpo, 5e-4, weight_decay=0.0)
+fit(grpo, partial(grpo_batch, grpo), grpo_step, steps=rounds, optimizer=optimizer, progress=False)
 print(f"{rounds} rounds of {per_round * group} answers in {time.perf_counter() - began:.0f} s")
 enter("GRPO", grpo)
 
