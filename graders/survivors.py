@@ -34,7 +34,12 @@ SECONDS = 5  # a mutation may loop for ever
 # What is no mistake in any exercise: two lines that are equal once the pattern is replaced -> the reason.
 ALWAYS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str], str], ...] = (
     (re.compile(r"(, )?device=[\w.]+"), "", "there is one device where answers are graded"),
-    (re.compile(r"^(raise \w+).*"), r"\1", "the words of an error are free"),
+    (re.compile(r"^raise .*"), "raise", "an error and its words are free"),
+    (
+        re.compile(r"^if (False|.*(\.shape|\.dim\(\)).* != .*):$"),
+        "if shapes differ:",
+        "shapes fit together where answers are graded",
+    ),
     (re.compile(r", strict=\w+"), "", "the inputs are of one length"),
     (
         re.compile(r"transpose\((-?\d), (-?\d)\)"),

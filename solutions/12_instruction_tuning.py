@@ -15,7 +15,7 @@
 # **Builds on** the loss of lesson 11 (targets shifted by one, -100 where nothing is asked), on generation (10) and on matrix products. **Leads to** 13, where the
 # model that does as it is told learns what people like.
 #
-# **Time** about 80 minutes: a model that goes on 5, dialogues 15, what is learned 15, a first tuning 10, LoRA 15, BitFit 10, breaking it 10. The notebook computes
+# **Time** about 80 minutes: a model that goes on 10, dialogues 10, what is learned 15, a first tuning 10, LoRA 15, BitFit 10, breaking it 10. The notebook computes
 # for about four minutes in all on two CPU cores. A GPU changes nothing but the time.
 #
 # **Letters** B dialogues in a batch, T tokens, V words of the vocabulary; $W$ a weight $(D_{out}, D_{in})$, $r$ the rank, $A$ $(r, D_{in})$, $B$ $(D_{out}, r)$.
@@ -40,7 +40,7 @@ from graders.check import check
 from tinytrans import checkpoints, fit, load, pick
 from tinytrans.adapters.trainable import linear_layers, replace
 from tinytrans.plots import curves
-from tinytrans.recipes.answers import LeftPadded, obedience, texts
+from tinytrans.recipes.answers import obedience, sample_answers, texts
 from tinytrans.recipes.instruct import with_biases
 from tinytrans.sampling import generate
 from tinytrans.training.optim import adamw, warmup_cosine
@@ -56,73 +56,79 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # `from tinytrans.data.chat import render`: from there on the notebook uses the library's version. Your points still come from your own cell, so come
 # back to it.
 #
-# ## 1. A model that goes on (5 minutes)
+# ## 1. A model that goes on (10 minutes)
 #
-# The base model of this lesson, `stories`, has a million weights and was pretrained as in lesson 11. It tells stories of animals well. Let us ask it for one.
+# The base model of this lesson, `stories`, has a million weights and was pretrained as in lesson 11, on books of animal stories. It tells them well. Let us ask it for one.
 
 
 # %%
-def load_base() -> tuple[nn.Module, object]:
-    """The pretrained model and its tokenizer, fresh from the file."""
-    model, tokenizer = checkpoints.load("stories", device=device)
-    return model, tokenizer
+def load_base() -> nn.Module:
+    """The pretrained model, fresh from the file."""
+    return checkpoints.load("stories", device=device)[0]
 
 
-base, tokenizer = load_base()
+base, tokenizer = load_base(), checkpoints.load("stories")[1]
 end = tokenizer.token_to_id("<|end|>")
 
 
 @torch.no_grad()
 def go_on(model: nn.Module, text: str, n: int = 60) -> str:
-    """What a model writes behind a text, by greedy choice, until its end sign or n tokens."""
+    """What a model writes behind a text, always the likeliest token, until its end sign or n tokens."""
     ids = torch.tensor([tokenizer.encode(text)], device=device)
-    start, n = ids.shape[1], min(n, 5) if quick else n
-    while ids.shape[1] < start + n and ids[0, -1] != end:
-        ids = torch.cat([ids, model(ids)[:, -1:].argmax(dim=-1)], dim=1)
-    return tokenizer.decode(ids[0, start:].tolist())
+    row = generate(model, ids, max_new_tokens=5 if quick else n, temperature=0.0, stop=end)[0].tolist()
+    written = row[ids.shape[1] :]
+    return tokenizer.decode(written[: written.index(end) + 1] if end in written else written)
 
 
 request = "Tell a story about a fox named Mei by the lake. It has a sad end."
-for text in ("Once upon a time there was", request):
-    print(f"{text}\n    ... {go_on(base, text)}\n")
+for text in ("Once upon a time there was", request, f"{request}\n"):
+    print(f"{text!r}\n    ... {go_on(base, text)}\n")
 
 # %% [markdown]
-# The first is what the model was made for: given a beginning, it finds a likely continuation. To the second it does the same. What follows a request in a text
-# depends on what such texts were like; the model has no notion that *it* is asked and that *you* want to have it done. Is it a fox? Named Mei? By the lake? Is the end sad? All of this can be checked, so let us
-# count, on requests with pairs of names that no training text has.
+# The first is what the model was made for: given a beginning, it finds a likely continuation. To the second it does just the same, and what follows such a sentence in a text may be anything: the model has no notion that *it* is asked and that *you* want to have it done.
+#
+# The third differs by a single character, a line break. In the books of this model a story often stood under a heading, and the headings looked like our request. So the line break makes it a heading, and the likely continuation is the story that it announces! This is **prompting**: to find the form of text
+# that goes on as you would like. One can also write a few solved examples in front, **few-shot** or in-context learning (Brown et al. 2020). Neither changes a weight. But one has to know what the model's texts looked like, and nobody who *uses* it does.
+#
+# How much does the form matter? All of what we ask can be checked: is it a fox? named Mei? by the lake? is the end sad? We count it on requests with pairs of names that no training text has. (The middle form, with its signs, is explained in the next section.)
 
-# %%
-requests = [tale.instruction for tale in load("tales", n=12 if quick else 100, seed=1, split="validation")]
-
-
-def answers_to(model: nn.Module, prompts: list[list[int]], longest: int = 20 if quick else 200) -> list[list[int]]:
-    """An answer to each prompt, sampled at temperature 0.7, all at once: the prompts are padded in front."""
-    T = max(map(len, prompts))
-    rows = torch.tensor([[end] * (T - len(ids)) + ids for ids in prompts], device=device)
-    unseen = LeftPadded(model, torch.tensor([T - len(ids) for ids in prompts], device=device))
-    chance = torch.Generator(device).manual_seed(0)
-    said = generate(unseen, rows, max_new_tokens=longest, temperature=0.7, stop=end, generator=chance)[:, T:].tolist()
-    return [row[: row.index(end) + 1] if end in row else row for row in said]
+# %% tags=["measured"]
+requests = [tale.instruction for tale in load("tales", n=12 if quick else 80, seed=1, split="validation")]
+CHAT = "<|user|>{}<|assistant|>"
 
 
-def report(model: nn.Module, form: str = "<|user|>{}<|assistant|>") -> dict[str, float]:
+def report(model: nn.Module, form: str = CHAT) -> dict[str, float]:
     """The share of held-out requests that a model fulfils, and how often it comes to an end by itself."""
-    answers = answers_to(model, [tokenizer.encode(form.format(text)) for text in requests])
+    chance, longest = torch.Generator(device).manual_seed(0), 12 if quick else 190
+    answers = sample_answers(model, tokenizer, requests, asked=form.format, generator=chance, longest=longest)
     told = obedience(requests, texts(tokenizer, answers))
     stops = sum(end in answer for answer in answers) / len(answers)
     return {wish: told[wish] for wish in ("kind", "name", "place", "end", "these four", "all")} | {"stops": stops}
 
 
-table = {"base": report(base)}
-print(table["base"])
+def show(table: dict[str, dict[str, float]]) -> None:
+    """The rows of a table, one for each model or form."""
+    columns = list(next(iter(table.values())))
+    print(" " * 18, *(f"{column:>11}" for column in columns))
+    for name, row in table.items():
+        print(f"{name:18}", *(f"{row[column]:11.2f}" for column in columns))
+
+
+forms = {"typed in": "{} ", "as a chat": CHAT, "as a heading": "{}\n"}
+asked_base = {name: report(base, form) for name, form in forms.items()}
+show(asked_base)
 
 # %% [markdown]
 # `these four` is the share of requests of which all wishes about kind, name, place and end came true, `all` every wish (colours, things and dialogue too), `stops` the share of answers that ended by themselves. An end is sad or happy by chance, so half of those wishes come true without any obedience.
 #
-# There are three ways to get more out of such a model. One describes the task in the text (a **prompt**). One writes a few solved examples before it (**few-shot**, or in-context learning; Brown et al. 2020). And one
-# trains on. The first two change no weight, and work as well as the pretraining texts allow. This lesson is about the third.
-#
-# ## 2. Who speaks? (15 minutes)
+# Under a heading the model does nearly all that the heading says, so it *can*. Asked in any other form it does a fraction of it. We want a model that one can simply ask. That takes training, of the third kind: change the weights.
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: planning.** Sections 1 to 4 are one lesson hour; 5 to 7 another half. If time is short leave out BitFit's training (keep its two exercises) and the second half of section 7. Each cell that trains is one cell alone: start it, then discuss what it should show.
+# Let learners try forms of their own in section 1 before they see the heading: a question, *Answer:*, an example in front.
+
+# %% [markdown]
+# ## 2. Who speaks? (10 minutes)
 #
 # A model reads one row of tokens. For a conversation to fit in there it must be able to tell who speaks and when a turn is over. So we take signs that occur in no text: tokens of their own.
 #
@@ -150,7 +156,7 @@ print(table["base"])
 # from: tinytrans.data.chat.render
 
 # %%
-dialogue = [("user", request), ("assistant", "Mei was a little fox. Mei lived by the lake. She lost her kite and cried.")]
+dialogue = [("user", request), ("assistant", "Mei was a little fox. She lived by the lake and lost her kite.")]
 print(render(dialogue))
 print(tokenizer.encode(render(dialogue[:1]))[:3], "...", tokenizer.encode(render(dialogue[:1]))[-3:])
 
@@ -210,7 +216,8 @@ notes = [
     f"{words[t]} is asked for {words[t + 1]}: {'learned' if targets[0, t] != -100 else 'not learned'}"
     for t in range(len(words) - 1)
 ]
-read_along(words, learned[0].float(), [*notes, f"{words[-1]} is asked for nothing: the text is over"], title="shaded: learned")
+notes.append(f"{words[-1]} is asked for nothing: the text is over")
+read_along(words, learned[0].float(), notes, title="shaded: learned")
 
 # %% [markdown]
 # The loss is the mean surprise over the targets that are left. By hand: if the model gives the three answer tokens probabilities of 1/2, 1/4 and 1/8, their surprises are $\ln 2$, $2 \ln 2$ and $3 \ln 2$, and the loss is $2 \ln 2 = 1.39$ nats, whether the prompt has 3 tokens or 300, and
@@ -245,7 +252,7 @@ def batch(step: int, size: int = 12, whole: bool = False, ends: bool = True) -> 
     chosen = torch.randint(len(prompts), (size,), generator=torch.Generator().manual_seed(step)).tolist()
     rows = [prompts[i] + answers[i] for i in chosen]
     T = max(map(len, rows))
-    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding looks like the end sign: lengths decide
+    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding has the end's id: lengths decide
     lengths = torch.tensor([len(row) for row in rows])
     starts = torch.zeros_like(lengths) if whole else torch.tensor([len(prompts[i]) for i in chosen])
     return answer_targets(ids, answer_mask(starts, lengths - (0 if ends else 1), T))
@@ -266,19 +273,20 @@ def tune(model: nn.Module, lr: float, batch=batch, steps: int = steps) -> list[f
     history = fit(
         model, batch, loss, steps=steps, optimizer=adamw(model, lr, weight_decay=0.0), schedule=schedule, progress=False
     )  # fmt: skip
-    print(f"{steps} steps in {time.perf_counter() - began:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(20):.2f}")
+    took = time.perf_counter() - began
+    print(f"{steps} steps in {took:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(20):.2f}")
     return history.losses
 
 
-tuned, _ = load_base()
+table = {"base": asked_base["as a chat"]}
+tuned = load_base()
 losses = {"all weights": tune(tuned, lr=1e-3)}
 table["all weights"] = report(tuned)
 print(table["all weights"])
 print(f"\n{request}\n    ... {go_on(tuned, render([('user', request)]), 200)}")
 
 # %% [markdown]
-# Within a minute the model has come to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world* here. How a fox is told of, and how a name that stands in the text is used again, it knew from pretraining: what is new is that a request in front means *this is what the story is
-# like*. Ouyang et al. (2022) found the same at size: people preferred the answers of a tuned model of 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, which is the next lesson's matter.
+# Within a minute the model has come to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world* here. How a fox is told of, and how to write what a heading announces, it knew from pretraining: what is new is that between these signs a request is such a heading. Ouyang et al. (2022) found the same at size: people preferred the answers of a tuned model of 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, which is the next lesson's matter.
 
 # %% question="chat.how_used"
 
@@ -350,7 +358,7 @@ def with_thin(model: nn.Module, rank: int = 8, alpha: float = 16.0) -> nn.Module
     return replace(model, {layer: Thin(layer, rank, alpha) for layer in layers})
 
 
-thin = with_thin(load_base()[0])
+thin = with_thin(load_base())
 ids = torch.tensor([tokenizer.encode(request)], device=device)
 print("begins as the base:", torch.equal(thin(ids), base(ids)))
 wanted = sum(lora_size(*reversed(m.weight.shape), 8) for m in thin.modules() if isinstance(m, Thin))
@@ -366,7 +374,7 @@ print(table["LoRA"])
 # Merged, the model is a plain one again, of the same size and speed as the base:
 
 # %%
-merged, _ = load_base()
+merged = load_base()
 for name, layer in linear_layers(merged, ["qkv", "out", "up", "down"]).items():
     thin_layer = thin.get_submodule(name)
     layer.weight.data = merged_weight(thin_layer.weight, thin_layer.a, thin_layer.b, thin_layer.alpha).data
@@ -397,7 +405,7 @@ with torch.no_grad():
 # Our base model, like most of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives it one for each layer and norm, all zero, so that it computes what it did.
 
 # %%
-shifted = with_biases(load_base()[0])
+shifted = with_biases(load_base())
 chosen = biases(name for name, _ in shifted.named_parameters())
 for name, weight in shifted.named_parameters():
     weight.requires_grad_(name in chosen)
@@ -418,16 +426,7 @@ curves(
     y_label="loss (nats per answer token)",
 )
 
-
-# %%
-def show(table: dict[str, dict[str, float]]) -> None:
-    """The table so far, a row for each model."""
-    columns = list(next(iter(table.values())))
-    print(" " * 18, *(f"{column:>11}" for column in columns))
-    for name, row in table.items():
-        print(f"{name:18}", *(f"{row.get(column, float('nan')):11.2f}" for column in columns))
-
-
+# %% tags=["measured"]
 show(table)
 
 # %% [markdown]
@@ -437,12 +436,13 @@ show(table)
 #
 # **Another template.** The tuned model is the same; only the form of the question differs from what it was trained on. No training is needed for this one:
 
-# %%
+# %% tags=["measured"]
 forms = {
-    "as trained": "<|user|>{}<|assistant|>",
-    "a space more": "<|user|> {}<|assistant|> ",
+    "as trained": CHAT,
+    "spaces": "<|user|> {}<|assistant|> ",
     "lines": "<|user|>\n{}\n<|assistant|>\n",
     "no signs": "{} ",
+    "as a heading": "{}\n",
 }
 strange = {name: report(tuned, form) for name, form in forms.items()}
 show(strange)
@@ -450,11 +450,15 @@ show(strange)
 # %% [markdown]
 # **No end.** The end sign is left out of the targets, as happens to those who pad with the end sign and leave out all padding by its id. **The prompt as well.** The loss is on everything, requests included.
 
-# %%
-endless, talkative = load_base()[0], load_base()[0]
+# %% tags=["measured"]
+endless, talkative = load_base(), load_base()
 tune(endless, 1e-3, partial(batch, ends=False), steps=steps // 2)
-losses["prompt too"] = tune(talkative, 1e-3, partial(batch, whole=True))
-broken = {"all weights": table["all weights"], "no end learned": report(endless), "prompt learned too": report(talkative)}
+tune(talkative, 1e-3, partial(batch, whole=True))
+broken = {
+    "all weights": table["all weights"],
+    "no end learned": report(endless),
+    "prompt learned too": report(talkative),
+}
 show(broken)
 print(f"\nwithout an end: ... {go_on(endless, render([('user', request)]), 220)[-240:]}")
 
@@ -503,10 +507,7 @@ print(f"\nwithout an end: ... {go_on(endless, render([('user', request)]), 220)[
 # - Z. Shi et al. (2024). Instruction Tuning With Loss Over Instructions. arXiv 2405.14394.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: timing.** Sections 1 to 4 are one lesson hour; 5 to 7 another half. If time is short leave out BitFit's training (keep its two exercises) and the second half of section 7. Everything that computes for more than ten seconds is a single cell: start it, then discuss what it should show.
-
-# %% [markdown] tags=["instructor"]
-# **For instructors: common questions.** *Why does the base model obey a little?* An end is happy or sad by chance, some kinds come up often, and pretraining texts with a heading in front have taught it to use words that stood before. *Why not mask the prompt out of attention too?* It must be read; only its own prediction is not scored.
+# **For instructors: common questions.** *Why does the base model obey a little in a chat?* An end is happy or sad by chance, and headings have taught it to use words that stood before, whatever the form. *Why not mask the prompt out of attention too?* It must be read; only its own prediction is not scored.
 # *Is the padding not learned as an end, if it has the same id?* No: lengths decide, and the class can try it by taking the mask from `ids != end` instead. *Does LoRA make the model smaller?* No, the file that is kept per task is smaller.
 
 # %% [markdown] tags=["instructor"]

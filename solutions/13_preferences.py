@@ -20,8 +20,6 @@
 # **Letters** B prompts or pairs, G answers to a prompt, T tokens, V words; $x$ a prompt, $y$ an answer, $y_w$ the preferred (winning), $y_l$ the rejected one; $\pi$ the model that is trained (the *policy*), $\pi_{ref}$ the model before.
 
 # %% tags=["setup"]
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,7 +58,11 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
 # `from tinytrans.training.reward import pairwise_loss`: from there on the notebook uses the library's version. Your points still come from your own cell, so come
 # back to it.
-#
+
+# %% [markdown] tags=["instructor"]
+# **For instructors: planning.** This is the fullest lesson of the course. In one sitting of 90 minutes sections 1 to 4 and 8 (reward model, DPO, comparison) make a whole of their own; sections 5 to 7 a second one. Section 7's two runs take most of the computing time: start them before the break.
+
+# %% [markdown]
 # ## 1. Obedient, and without taste (5 minutes)
 #
 # `tales` is a model that tells stories to requests. A request may leave things open, such as how the story ends. Suppose that the people who use our model like **happy ends**. They don't want to be disobeyed: who asks for a sad end shall get one. But where the end is open it should be happy.
@@ -123,7 +125,7 @@ print(pairs[0].prompt, "\n  better:", pairs[0].chosen[-90:], "\n  worse: ", pair
 # The reward model is the language model itself, with a head that makes one number of the state behind the last token: the only one that has seen the whole answer. The head starts at 0, so the first loss is $\ln 2$.
 
 
-# %%
+# %% tags=["measured"]
 def chunks(batch) -> tuple[Tensor, Tensor]:
     """Rows of preferred, then of rejected answers, and at how many tokens each ends."""
     places = torch.arange(1, batch.targets.shape[1] + 1, device=batch.targets.device)
@@ -144,7 +146,8 @@ def train(model: nn.Module, pairs, loss, lr: float, steps: int, **more):
         optimizer=adamw(model, lr, weight_decay=0.0), schedule=partial(warmup_cosine, warmup=5, total=steps),
         progress=False, **more,
     )  # fmt: skip
-    print(f"{steps} steps in {time.perf_counter() - began:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(10):.2f}")
+    took = time.perf_counter() - began
+    print(f"{steps} steps in {took:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(10):.2f}")
     return history
 
 
@@ -210,7 +213,7 @@ print("retold tales in order:", in_order(judge, retold, tokenizer, run))
 # from: tinytrans.training.dpo.dpo_loss
 
 
-# %%
+# %% tags=["measured"]
 def dpo_step(model: nn.Module, batch, beta: float = 0.1) -> Tensor:
     """Your loss on a batch of pairs; the SFT model is the reference."""
     chosen, rejected = sequence_logprobs(model(batch.ids), batch.targets).chunk(2)
@@ -219,7 +222,7 @@ def dpo_step(model: nn.Module, batch, beta: float = 0.1) -> Tensor:
     return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta)
 
 
-some = PreferenceBatches(pairs, tokenizer, min(16, len(pairs)))[0]
+some = PreferenceBatches(pairs, tokenizer, min(16, len(pairs)))[0].to(device)
 tracked = {"preferred": [], "rejected": []}
 
 
@@ -275,7 +278,7 @@ curves(
 # from: tinytrans.training.orpo.orpo_loss
 
 
-# %%
+# %% tags=["measured"]
 def orpo_step(model: nn.Module, batch, lam: float = 1.0) -> Tensor:
     """Your loss on a batch of pairs, without any reference."""
     logits = model(batch.ids)
@@ -344,7 +347,7 @@ enter("ORPO", orpo)
 # %% [markdown]
 # Now GRPO's loop. In each round the model answers a few requests several times, the **rule** `like` itself gives the rewards (one can do so where answers can be checked: in mathematics, in programs, in our tales), and one step is taken.
 
-# %%
+# %% tags=["measured"]
 asked = prompts(run, 16 if quick else 400)
 rounds, per_round, group = (1, 2, 2) if quick else (10, 6, 6)
 
@@ -367,7 +370,8 @@ def grpo_step(model: nn.Module, batch) -> Tensor:
 
 began = time.perf_counter()
 grpo = load_sft()
-fit(grpo, partial(grpo_batch, grpo), grpo_step, steps=rounds, optimizer=adamw(grpo, 5e-4, weight_decay=0.0), progress=False)
+optimizer = adamw(grpo, 5e-4, weight_decay=0.0)
+fit(grpo, partial(grpo_batch, grpo), grpo_step, steps=rounds, optimizer=optimizer, progress=False)
 print(f"{rounds} rounds of {per_round * group} answers in {time.perf_counter() - began:.0f} s")
 enter("GRPO", grpo)
 
@@ -486,7 +490,7 @@ enter("PPO, RM", held)
 #
 # Break it: $\beta = 0$, and a larger learning rate, so that a few rounds do what hundreds of careful ones would.
 
-# %%
+# %% tags=["measured"]
 free, free_seen = ppo(beta=0.0, lr=1.5e-3)
 enter("PPO, no KL", free)
 for name, seen in (("with KL", held_seen), ("without", free_seen)):
@@ -539,7 +543,7 @@ Explorer(both_lines, [(f"{step} steps", n) for n, step in enumerate(steps_seen)]
 # %% [markdown]
 # ## 8. Side by side (5 minutes)
 
-# %%
+# %% tags=["measured"]
 columns = list(table["DPO"])
 print(" " * 12, *(f"{column:>7}" for column in columns))
 for name, row in table.items():
@@ -601,9 +605,6 @@ for name, row in table.items():
 # - Z. Shao et al. (2024). DeepSeekMath. arXiv 2402.03300 (GRPO).
 # - A. Pal et al. (2024). Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive. arXiv 2402.13228 (when both answers get less likely).
 # - Q. Yu et al. (2025). DAPO: An Open-Source LLM Reinforcement Learning System at Scale. arXiv 2503.14476.
-
-# %% [markdown] tags=["instructor"]
-# **For instructors: timing.** This is the fullest lesson of the course. In one sitting of 90 minutes sections 1 to 4 and 8 (reward model, DPO, comparison) make a whole of their own; sections 5 to 7 a second one. Section 7's two runs take most of the computing time: start them before the break.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: common questions.** *Why not put the reward into the loss and differentiate?* Between the model's logits and the story stands sampling, a choice without a gradient. *Why does DPO's loss start at ln 2?* The policy is the reference; nothing has moved. *Is the KL a distance?* No, it is not symmetric; here it is averaged over what the policy writes. *Why does PPO need a

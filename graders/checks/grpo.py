@@ -185,6 +185,18 @@ ADVANTAGES = exercise(
             (r - r.mean(1, keepdim=True)) / r.var(1, correction=0, keepdim=True).sqrt().clamp(min=1e-12)
         ),
     },
+    equivalent={
+        "1)) -> -1))": "what a row of zeros is divided by does not matter",
+        "1)) -> 0))": "what a row of zeros is divided by does not matter",
+        "1)) -> 2))": "what a row of zeros is divided by does not matter",
+        "std.masked_fill(equal, 1)) -> std)": "where() drops the NaN",
+        ":1]).all(dim=-1, -> :1]).all(dim=--1,": "of two axes the last is axis 1",
+        ":1]).all(dim=-1, -> :1]).all(dim=1,": "of two axes the last is axis 1",
+        "centred.square().mean(dim=-1, -> centred.square().mean(dim=--1,": "of two axes the last is axis 1",
+        "centred.square().mean(dim=-1, -> centred.square().mean(dim=1,": "of two axes the last is axis 1",
+        "rewards.mean(dim=-1, -> rewards.mean(dim=--1,": "of two axes the last is axis 1",
+        "rewards.mean(dim=-1, -> rewards.mean(dim=1,": "of two axes the last is axis 1",
+    },
 )
 
 # ---- questions

@@ -16,6 +16,13 @@ from tinytrans.training.sft import answer_mask
 
 NOT_ASKED = -100
 Logprobs = Callable[..., Tensor]
+WIDE = "logits.to(torch.promote_types(logits.dtype, torch.float32))"
+NARROW = (
+    "logits",
+    "logits.to()",
+    "logits.to(logits.dtype)",
+    WIDE.replace("logits.dtype, torch.float32", "torch.float32, logits.dtype"),
+)
 
 # ---- inputs
 
@@ -55,6 +62,7 @@ def masked_means(draw: Draw) -> tuple[Tensor, Tensor, Tensor, bool]:
 def one_empty(draw: Draw) -> tuple[Tensor, Tensor, Tensor, bool]:
     logits, targets, mask = masked(draw)
     mask[1] = False
+    mask[2] = torch.arange(targets.shape[1]) == 3  # a single token
     return logits, targets, mask, True
 
 
@@ -120,7 +128,7 @@ SEQUENCE = exercise(
         requires("a mask says which count", 1, masked, law=not_above_zero),
         requires("the mean over the answer's tokens", 1, means, law=not_above_zero),
         requires("the mean under a mask", 1, masked_means, law=not_above_zero),
-        requires("an answer of no token has 0", 1, one_empty),
+        requires("an answer of no token has 0, one of a single token its own", 1, one_empty),
         requires("large logits", 1, loud, law=not_above_zero),
     ],
     wrong={
@@ -208,6 +216,13 @@ SEQUENCE = exercise(
         "one-hot": built(
             each=lambda z, y: (F.one_hot(y.clamp(min=0), z.shape[-1]) * (z - z.logsumexp(-1, keepdim=True))).sum(-1)
         ),
+    },
+    equivalent={
+        "0).sum(dim=-1) -> 0).sum(dim=--1)": "of two axes the last is axis 1",
+        "0).sum(dim=-1) -> 0).sum(dim=1)": "of two axes the last is axis 1",
+        "mask.sum(dim=-1).clamp(min=1) -> mask.sum(dim=--1).clamp(min=1)": "of two axes the last is axis 1",
+        "mask.sum(dim=-1).clamp(min=1) -> mask.sum(dim=1).clamp(min=1)": "of two axes the last is axis 1",
+        **{f"{WIDE} -> {other}": "the logits are of single precision where answers are graded" for other in NARROW},
     },
 )
 

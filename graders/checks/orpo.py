@@ -15,6 +15,7 @@ from graders.exercise import exercise, requires, with_gradients
 from tinytrans.training import orpo
 
 Odds = Callable[[Tensor], Tensor]
+HELD = "mean_logprobs.clamp(max=-torch.finfo(mean_logprobs.dtype).tiny)"
 
 # ---- inputs: mean log-probabilities, of tokens that are fairly likely
 
@@ -150,6 +151,9 @@ ODDS = exercise(
                 torch.log1p(-x.clamp(max=-0.5).exp()),
             )
         ),
+    },
+    equivalent={
+        f"{HELD} -> {HELD.replace('mean_logprobs.dtype', '')}": "the inputs are of single precision, torch's default",
     },
 )
 

@@ -238,6 +238,15 @@ REWARDS = exercise(
             .scatter_add(1, (m.shape[1] - 1 - m.flip(1).long().argmax(1))[:, None], s.detach()[:, None])
         ),
     },
+    equivalent={
+        "(mask.flip(-1).cumsum(-1).flip(-1) -> (mask.flip(--1).cumsum(-1).flip(-1)": "of two axes the last is axis 1",
+        "(mask.flip(-1).cumsum(-1).flip(-1) -> (mask.flip(-1).cumsum(--1).flip(-1)": "of two axes the last is axis 1",
+        "(mask.flip(-1).cumsum(-1).flip(-1) -> (mask.flip(-1).cumsum(-1).flip(--1)": "of two axes the last is axis 1",
+        "(mask.flip(-1).cumsum(-1).flip(-1) -> (mask.flip(-1).cumsum(-1).flip(1)": "of two axes the last is axis 1",
+        "(mask.flip(-1).cumsum(-1).flip(-1) -> (mask.flip(-1).cumsum(1).flip(-1)": "of two axes the last is axis 1",
+        "(mask.flip(-1).cumsum(-1).flip(-1) -> (mask.flip(1).cumsum(-1).flip(-1)": "of two axes the last is axis 1",
+        "mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1) -> mask.flip(-1).cumsum(-1).flip(-1) == 1": "masked later",
+    },
 )
 
 # ---- gae
@@ -430,6 +439,12 @@ GAE = exercise(
         "parts": estimated(),
         "with done": lambda r, v, m, gamma=1.0, lam=0.95: _with_done(r.detach(), v.detach(), m, gamma, lam),
     },
+    equivalent={
+        "0]) -> -1])": "only its shape is taken",
+        "0]) -> 1])": "only its shape is taken",
+        "dim=1) -> dim=-1)": "of two axes the last is axis 1",
+        "reversed(range(rewards.shape[1])): -> reversed(range(rewards.shape[-1])):": "of two axes the last is axis 1",
+    },
 )
 
 
@@ -598,6 +613,9 @@ SURROGATE = exercise(
         "maximum of losses": stepped(lambda r, a, lo, hi: torch.maximum(-r * a, -r.clamp(lo, hi) * a)),
         "held by the sign": stepped(lambda r, a, lo, hi: -a * torch.where(a > 0, r.clamp(max=hi), r.clamp(min=lo))),
         "stacked": stepped(lambda r, a, lo, hi: -torch.stack([r * a, r.clamp(lo, hi) * a]).amin(0)),
+    },
+    equivalent={
+        "-torch.minimum(ratio * advantages, bounded -> -torch.minimum(bounded * advantages, ratio": "in either order",
     },
 )
 
