@@ -9,18 +9,18 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tinytrans.data.batches import Shuffled
-from tinytrans.data.docs import LIBRARIES, Docs, Paragraph, without_names
+from tinytrans.data.docs import Paragraph, without_names
 from tinytrans.data.translation import rows_of
 from tinytrans.models.bayes import naive_bayes
 from tinytrans.models.bert import BERT
 from tinytrans.nn.masks import padding
-from tinytrans.recipes.mlm import MAX_LEN, load_pretrained
+from tinytrans.recipes.mlm import MAX_LEN, documentation, load_pretrained
 from tinytrans.recipes.report import Report, Row, Run
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.tokenizers.wordpiece import split
@@ -29,10 +29,22 @@ from tinytrans.training.journal import History
 from tinytrans.training.loop import fit
 from tinytrans.training.optim import muon, warmup_cosine
 
-BATCH, EPOCHS, LABELLED = 32, 3, 5000
+BATCH, EPOCHS, LABELLED = 32, 6, 1500  # few labels: the case that pretraining is for
 SMOOTHINGS = (1.0, 0.3, 0.1, 0.03)
 
 Encode = Callable[[Sequence[int]], Labelled]  # numbers of paragraphs -> a batch
+
+
+class Task(NamedTuple):
+    """Which library is it from: paragraphs whose library is told, and others to be asked for."""
+
+    libraries: tuple[str, ...]
+    labelled: list[Paragraph]
+    unseen: list[Paragraph]
+
+    def labels(self, parts: Sequence[Paragraph]) -> Tensor:
+        """The number of each paragraph's library (N,)."""
+        return torch.tensor([self.libraries.index(part.library) for part in parts])
 
 
 def bert(run: Run) -> Report:
@@ -41,32 +53,37 @@ def bert(run: Run) -> Report:
     The controls: naive Bayes on the same labels, and the same fine-tuning from random weights.
     """
     pretrained, tokenizer = load_pretrained(run)
-    labelled = random.Random(run.seed).sample(list(Docs()), run.pick(LABELLED, 100))
-    unseen = list(Docs(split="validation"))[:: run.pick(1, 20)]
-    rows: dict[str, Row] = {}
-    rows["pretrained"], history = tuned(pretrained, tokenizer, labelled, unseen, run)
+    task = ask(run)
     torch.manual_seed(run.seed)
-    rows["control: random weights"], _ = tuned(BERT(pretrained.config), tokenizer, labelled, unseen, run)
-    rows["control: naive Bayes"] = bayes(labelled, unseen)
-    rows["control: the commonest"] = commonest(unseen)
+    newborn = BERT(pretrained.config).to(run.device)
+    rows: dict[str, Row] = {}
+    rows["pretrained"], history = tuned(pretrained, tokenizer, task, run)
+    rows["control: random weights"], _ = tuned(newborn, tokenizer, task, run)
+    rows["control: naive Bayes"] = bayes(task)
+    rows["control: the commonest"] = commonest(task)
     mine = rows["pretrained"]["right"]
     aims = {
         "above naive Bayes by 0.02": mine >= rows["control: naive Bayes"]["right"] + 0.02,
         "above random weights by 0.02": mine >= rows["control: random weights"]["right"] + 0.02,
     }
-    figures: Row = {"labelled": len(labelled), "held out": len(unseen)}
+    figures: Row = {"labelled": len(task.labelled), "held out": len(task.unseen)}
     return Report(rows=rows, figures=figures, aims=aims, records=history.records)
 
 
-def tuned(
-    encoder: BERT, tokenizer: Tokenizer, labelled: Sequence[Paragraph], unseen: Sequence[Paragraph], run: Run
-) -> tuple[Row, History]:
-    """An encoder with a new head for five classes learns from the labelled paragraphs: -> how often it is right."""
+def ask(run: Run) -> Task:
+    """Some paragraphs of the training split with their labels, and those of the validation split."""
+    told, unseen = (documentation(split, run) for split in ("train", "validation"))
+    labelled = random.Random(run.seed).sample(list(told), run.pick(LABELLED, 100))
+    return Task(tuple(told.versions), labelled, list(unseen)[:: run.pick(1, 5)])
+
+
+def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run) -> tuple[Row, History]:
+    """An encoder with a new head learns from the labelled paragraphs: -> how often it is right on the others."""
     torch.manual_seed(run.seed)
-    model = encoder.with_head("classifier", n_classes=len(LIBRARIES), dropout=0.1).to(run.device)
-    learned, asked = encoder_of(labelled, tokenizer), encoder_of(unseen, tokenizer)
-    order = Shuffled([len(part.text) for part in labelled], BATCH, seed=run.seed, sort=16)
-    tests = [asked(range(i, min(i + 64, len(unseen)))) for i in range(0, len(unseen), 64)]
+    model = encoder.with_head("classifier", n_classes=len(task.libraries), dropout=0.1)
+    learned, asked = (encoder_of(parts, task, tokenizer) for parts in (task.labelled, task.unseen))
+    order = Shuffled([len(part.text) for part in task.labelled], BATCH, seed=run.seed, sort=16)
+    tests = [asked(range(i, min(i + 64, len(task.unseen)))) for i in range(0, len(task.unseen), 64)]
     steps = run.pick(EPOCHS * order.per_epoch, 4)
     history = fit(
         model,
@@ -82,11 +99,11 @@ def tuned(
     return {"right": history.records[-1]["right"]}, history
 
 
-def encoder_of(parts: Sequence[Paragraph], tokenizer: Tokenizer) -> Encode:
+def encoder_of(parts: Sequence[Paragraph], task: Task, tokenizer: Tokenizer) -> Encode:
     """A function of numbers: those paragraphs as what BERT reads, [CLS] paragraph [SEP], and their libraries."""
     cls, sep, pad = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
     ids = tokenizer.encode_batch([without_names(part.text) for part in parts])
-    rows, labels = [[cls, *row[: MAX_LEN - 2], sep] for row in ids], labels_of(parts)
+    rows, labels = [[cls, *row[: MAX_LEN - 2], sep] for row in ids], task.labels(parts)
 
     def encode(numbers: Sequence[int]) -> Labelled:
         some = [rows[i] for i in numbers]
@@ -97,24 +114,20 @@ def encoder_of(parts: Sequence[Paragraph], tokenizer: Tokenizer) -> Encode:
     return encode
 
 
-def labels_of(parts: Sequence[Paragraph]) -> Tensor:
-    """The number of each paragraph's library (N,)."""
-    return torch.tensor([LIBRARIES.index(part.library) for part in parts])
-
-
-def bayes(labelled: Sequence[Paragraph], unseen: Sequence[Paragraph]) -> Row:
+def bayes(task: Task) -> Row:
     """How often naive Bayes is right with the smoothing that suits the held-out paragraphs best: a favour to it."""
-    learned, asked = (counts([split(without_names(p.text)) for p in parts], labelled) for parts in (labelled, unseen))
+    told, asked = ([split(without_names(part.text)) for part in parts] for parts in (task.labelled, task.unseen))
+    known = sorted({word for words in told for word in words})
+    learned, seen, labels = counts(told, known), counts(asked, known), task.labels(task.unseen)
     right = []
     for smoothing in SMOOTHINGS:
-        layer = naive_bayes(learned, labels_of(labelled), len(LIBRARIES), smoothing=smoothing)
-        right.append(float((layer(asked).argmax(dim=-1) == labels_of(unseen)).float().mean()))
+        layer = naive_bayes(learned, task.labels(task.labelled), len(task.libraries), smoothing=smoothing)
+        right.append(float((layer(seen).argmax(dim=-1) == labels).float().mean()))
     return {"right": max(right)}
 
 
-def counts(texts: Sequence[Sequence[str]], labelled: Sequence[Paragraph]) -> Tensor:
-    """How often each word of the labelled paragraphs occurs in each text (N, V)."""
-    known = sorted({word for part in labelled for word in split(without_names(part.text))})
+def counts(texts: Sequence[Sequence[str]], known: Sequence[str]) -> Tensor:
+    """How often each known word occurs in each text (N, V)."""
     column = {word: i for i, word in enumerate(known)}
     table = torch.zeros(len(texts), len(known))
     for row, words in zip(table, texts, strict=True):
@@ -123,6 +136,6 @@ def counts(texts: Sequence[Sequence[str]], labelled: Sequence[Paragraph]) -> Ten
     return table
 
 
-def commonest(unseen: Sequence[Paragraph]) -> Row:
+def commonest(task: Task) -> Row:
     """How often who always names the largest library is right."""
-    return {"right": float(labels_of(unseen).bincount().max() / len(unseen))}
+    return {"right": float(task.labels(task.unseen).bincount().max() / len(task.unseen))}

@@ -56,7 +56,7 @@ def learn(run: Run) -> tuple[Multimodal, Tokenizer, History]:
     spelt = tokenizer.encode_batch([name + END for name in taught.names])
     torch.manual_seed(run.seed)
     model = Multimodal(shape(tokenizer)).to(run.device)
-    order, steps = Shuffled([1] * len(taught), BATCH, seed=run.seed), run.pick(700, 4)
+    order, steps = Shuffled([1] * len(taught), BATCH, seed=run.seed), run.pick(500, 4)
     batch = partial(caption_batch, n_image_tokens=model.config.n_image_tokens, image_id=model.config.image_id)
 
     def pictures(step: int) -> Captions:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.config import BERTConfig
-from tinytrans.data.docs import Docs, without_names
+from tinytrans.data.docs import LIBRARIES, Docs, without_names
 from tinytrans.data.masking import IGNORED, MaskedBatch, MaskedBatches, SentencePair, next_sentence_pairs
 from tinytrans.models.bert import BERT, PretrainingHead
 from tinytrans.nn.masks import padding
@@ -101,10 +101,14 @@ def shape(tokenizer: Tokenizer, run: Run) -> BERTConfig:
     )
 
 
+def documentation(split: str, run: Run) -> Docs:
+    """The paragraphs of a split; for a quick run those of two small libraries alone."""
+    return Docs(("networkx", "numpy") if run.quick else LIBRARIES, split=split)
+
+
 def corpus(split: str, run: Run) -> list[str]:
-    """The paragraphs of a split, without names; for a quick run those of numpy alone."""
-    docs = Docs(("numpy",), split=split)[:400] if run.quick else Docs(split=split)
-    return [without_names(part.text) for part in docs]
+    """The same as texts without names."""
+    return [without_names(part.text) for part in documentation(split, run)[: run.pick(10**6, 400)]]
 
 
 def paragraphs(split: str, tokenizer: Tokenizer, run: Run) -> list[list[int]]:
