@@ -24,11 +24,12 @@ def orthogonalize(matrices: Tensor, *, iterations: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # the Gram matrix of the shorter side costs less
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).view(-1, *x.shape[-2:])
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b A + c A^2 in one kernel
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).view(matrices.shape)
 
 
 class Move(NamedTuple):
