@@ -21,6 +21,7 @@ from graders.collect import collect
 from graders.fleet import Job, grade_all, jobs_for, rebuilt
 from graders.journal import Journal
 from graders.release import Release
+from tinytrans.files import write_whole
 
 JOURNAL = "journal.jsonl"
 BRIEF = ("score", "max", "mistake", "message", "on_own", "on_reference")
@@ -45,7 +46,7 @@ def autograde(
 
     A run that was killed goes on where it was. Raises IsolationError where nothing isolates and `trust` is False.
     """
-    from graders.bridge import post  # nbgrader takes seconds to import, and other commands can do without
+    from graders.bridge import moments, post  # nbgrader takes seconds to import, and other commands can do without
 
     start = time.monotonic()
     files = collect(folder, release.name)
@@ -71,10 +72,11 @@ def autograde(
             for student, submission in submissions.items()
             if student not in errors
         }
-        write_atomically(out / "verdicts.json", as_json(release.name, level, verdicts))
+        write_whole(out / "verdicts.json", as_json(release.name, level, verdicts))
         with redirect_stdout(sys.stderr):
             posted = {student: submissions[student] for student in verdicts}
-            post(release, posted, root=course.resolve(), out=out.resolve(), feedback=feedback)
+            when = moments(release.name, files)
+            post(release, posted, verdicts, root=course.resolve(), out=out.resolve(), when=when, feedback=feedback)
         journal.finish()
     return Graded(verdicts, level, time.monotonic() - start, errors)
 
@@ -102,10 +104,3 @@ def as_json(assignment: str, level: str, students: Mapping[str, Mapping[str, Any
     """All verdicts as one JSON object."""
     found = {"assignment": assignment, "isolation": level, "students": students}
     return json.dumps(found, indent=2, ensure_ascii=False)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
