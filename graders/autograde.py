@@ -23,6 +23,7 @@ from graders.journal import Journal
 from graders.release import Release
 from graders.similarity import Pair
 from graders.summary import for_review
+from tinytrans.files import write_whole
 
 JOURNAL = "journal.jsonl"
 BRIEF = ("score", "max", "mistake", "message", "on_own", "on_reference", "review")
@@ -49,7 +50,7 @@ def autograde(
     A run that was killed goes on where it was. Raises IsolationError where nothing isolates and `trust` is False;
     `weaker` lets it go on at level "landlock".
     """
-    from graders.bridge import post  # nbgrader takes seconds to import, and other commands can do without
+    from graders.bridge import moments, post  # nbgrader takes seconds to import, and other commands can do without
 
     start = time.monotonic()
     files = collect(folder, release.name)
@@ -74,12 +75,13 @@ def autograde(
             if student not in errors
         }
         alike = similarity.alike({s: submissions[s].sources for s in verdicts}, similarity.handed_out(release))
-        write_atomically(out / "verdicts.json", as_json(release.name, level, verdicts, alike))
+        write_whole(out / "verdicts.json", as_json(release.name, level, verdicts, alike))
         sections = ["\n".join(section) for section in for_review(verdicts, alike)]
-        write_atomically(out / "review.txt", "\n\n".join(sections or ["nothing to look at"]) + "\n")
+        write_whole(out / "review.txt", "\n\n".join(sections or ["nothing to look at"]) + "\n")
         with redirect_stdout(sys.stderr):
             posted = {student: submissions[student] for student in verdicts}
-            post(release, posted, root=course.resolve(), out=out.resolve(), feedback=feedback)
+            when = moments(release.name, files)
+            post(release, posted, verdicts, root=course.resolve(), out=out.resolve(), when=when, feedback=feedback)
         journal.finish()
     return Graded(verdicts, level, time.monotonic() - start, errors, alike)
 
@@ -108,10 +110,3 @@ def as_json(assignment: str, level: str, students: Mapping[str, Mapping[str, Any
     found: dict[str, Any] = {"assignment": assignment, "isolation": level, "students": students}
     found |= {"alike": [asdict(pair) for pair in alike]}
     return json.dumps(found, indent=2, ensure_ascii=False)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import nbformat
@@ -22,23 +20,25 @@ from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from nbgrader.api import Gradebook, MissingEntry
-from nbgrader.converters import Autograde, GenerateFeedback
+from nbgrader.converters import GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import NbGraderPreprocessor, SaveCells
+from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import parse_utc
-from sqlalchemy.exc import SAWarning
 from traitlets import Bool, Unicode
-from traitlets.config import Config
+from traitlets.config import Config, PyFileConfigLoader
 
 from graders import selftest
 from graders.grade import grade
+from graders.gradebook import Entry, at_peace, enter, entry, register, transaction
 from graders.nbgrader_config import configure
 from graders.pages import at_home
 from graders.rebuild import Submission, rebuild, rebuilt_notebook
 from graders.release import Release, load
 from graders.written import inert
+from tinytrans.files import write_whole
 
 TIMESTAMP = "timestamp.txt"
+OWN = "nbgrader_config.py"  # a course's own settings, below the course root: late penalties, for one
 
 
 class SubmissionExporter(NotebookExporter):
@@ -71,7 +71,7 @@ class SubmissionExporter(NotebookExporter):
                 gradebook.find_notebook(assignment, assignment)
             except MissingEntry:
                 if (path := self._release_path(assignment, assignment)).is_file():
-                    register(nbformat.read(path, as_version=4), assignment, gradebook, self.coursedir.db_url)
+                    register(load(path), gradebook)
 
     def from_filename(self, filename: str, resources: Any = None, **kwargs: Any) -> tuple[Any, Any]:
         """nbgrader asks twice: for the submitted file, then for the sanitized one, which the release gives again."""
@@ -117,6 +117,12 @@ def timestamp(folder: str | Path) -> datetime | None:
         os.close(fd)
 
 
+def moments(assignment: str, files: Mapping[str, Path]) -> dict[str, datetime]:
+    """When each submission came in, as far as a timestamp.txt beside ID/NAME/NAME.ipynb tells."""
+    folders = {s: path.parent for s, path in files.items() if path.parent.name == path.stem == assignment}
+    return {student: when for student, folder in folders.items() if (when := timestamp(folder))}
+
+
 class JudgeCells(NbGraderPreprocessor):
     """In the place of nbgrader's `Execute`: writes the verdict as outputs of the test cells, and executes nothing."""
 
@@ -153,55 +159,54 @@ def _all_of(graded: Mapping[str, Any]) -> str:
     return "\n".join([graded["report"], *(part["message"] for part in graded["parts"])])
 
 
-def register(notebook: NotebookNode, assignment: str, gradebook: Gradebook, db_url: str) -> None:
-    """Take an assignment and its cells into the gradebook, as `nbgrader generate_assignment` does."""
-    gradebook.update_or_create_assignment(assignment)
-    resources = {"nbgrader": {"assignment": assignment, "notebook": assignment, "db_url": db_url}}
-    SaveCells().preprocess(notebook, resources)
-
-
-def configuration(root: Path, out: Path, submitted: Path) -> Config:
-    """nbgrader's configuration for a run that writes below `out`; nbgrader_config.py holds what both ways share."""
+def configuration(root: Path, out: Path) -> Config:
+    """nbgrader's configuration for a run that writes below `out`, with what the course's nbgrader_config.py adds."""
     config = configure(Config())
+    if (root / OWN).is_file():
+        config.merge(PyFileConfigLoader(OWN, path=str(root)).load_config())
     config.CourseDirectory.root = str(out)
     config.CourseDirectory.db_url = f"sqlite:///{out / 'gradebook.db'}"
-    config.CourseDirectory.release_directory = str(root / "course")
-    config.CourseDirectory.submitted_directory = str(submitted)
-    config.SubmissionExporter.verdicts = str(out / "verdicts.json")
     config.BaseConverter.force = True
     return config
 
 
-@contextmanager
-def at_peace() -> Iterator[None]:
-    """Within, nbgrader finds this environment's alembic on PATH, and its way with SQLAlchemy brings no warnings."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SAWarning)
-            yield
-    finally:
-        os.environ["PATH"] = before
-
-
-def post(release: Release, submissions: Mapping[str, Submission], *, root: Path, out: Path, feedback: bool) -> None:
-    """Post the verdicts of out/verdicts.json: to out/gradebook.db, out/autograded/, and out/feedback/ if wanted."""
-    if not submissions:
-        return
-    with tempfile.TemporaryDirectory(prefix="submitted-") as folder, at_peace():
-        for student, submission in submissions.items():
-            place = Path(folder) / student / release.name
-            place.mkdir(parents=True)
-            nbformat.write(rebuilt_notebook(release, submission.sources), place / f"{release.name}.ipynb")
-        config = configuration(root, out, Path(folder))
-        Autograde(coursedir=CourseDirectory(config=config, assignment_id=release.name), config=config).start()
-    if feedback:
+def post(
+    release: Release, submissions: Mapping[str, Submission], verdicts: Mapping[str, Mapping[str, Any]], *,
+    root: Path, out: Path, when: Mapping[str, datetime] = MappingProxyType({}), feedback: bool = False,
+) -> None:  # fmt: skip
+    """Write out/autograded/, then out/gradebook.db all at once, and out/feedback/ if wanted. `when` they came in."""
+    config = configuration(root, out)
+    entries: dict[str, Entry] = {}
+    for student, submission in submissions.items():
+        notebook = rebuilt_notebook(release, submission.sources)
+        write_outputs(notebook, release, verdicts[student])
+        keep(out / "autograded" / student / release.name, release.name, notebook, when.get(student))
+        entries[student] = entry(notebook, when.get(student))
+    with transaction(out / "gradebook.db", config.CourseDirectory.course_id) as gradebook:
+        register(release, gradebook)
+        enter(release, gradebook, entries, config)
+    if feedback and entries:
         write_feedback(release.name, root=root, out=out)
+
+
+def keep(folder: Path, name: str, notebook: NotebookNode, when: datetime | None) -> None:
+    """Write an autograded notebook as nbgrader does: read-only, and nothing beside it but the moment it came in."""
+    files = {f"{name}.ipynb": nbformat.writes(notebook).rstrip("\n") + "\n"}
+    if when:
+        files[TIMESTAMP] = str(when)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        elif old.name not in files:
+            old.unlink()
+    for file, text in files.items():
+        write_whole(folder / file, text)
+        (folder / file).chmod(0o444)
 
 
 def write_feedback(assignment: str, *, root: Path, out: Path) -> None:
     """The pages out/feedback/ID/NAME/NAME.html from out/autograded/ and the gradebook."""
-    config = configuration(root, out, out / "submitted")
+    config = configuration(root, out)
     with at_peace():
         GenerateFeedback(coursedir=CourseDirectory(config=config, assignment_id=assignment), config=config).start()

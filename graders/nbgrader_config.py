@@ -23,6 +23,10 @@ def configure(c: Any) -> Any:
         "nbgrader.preprocessors.CheckCellMetadata",
     ]
     c.GenerateFeedback.exporter_class = "graders.pages.FeedbackExporter"
+    c.GenerateFeedback.preprocessors = [
+        "graders.pages.Grades",  # stock: GetGrades
+        "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+    ]
     return c
 
 

@@ -11,14 +11,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from boxes import needs_box
-from jupyter_core.application import NoStart
 from nbgrader.api import Gradebook
-from nbgrader.apps import NbGraderApp
 from nbgrader.utils import determine_grade
-from tiny_course import NAME, RIGHT, STUBS, cell_of, notebook, submit
+from tiny_course import NAME, RIGHT, STUBS, cell_of, nbgrader, notebook, submit
 
-from graders import bridge, nbgrader_config
-from graders.bridge import at_peace, timestamp, write_outputs
+from graders import bridge
+from graders.bridge import timestamp, write_outputs
 from graders.grade import Verdict, unjudged
 from graders.rebuild import rebuilt_notebook
 from graders.release import Release, load
@@ -34,20 +32,6 @@ def scores(database: Path) -> dict[str, float]:
     """Each student's score in a gradebook."""
     with Gradebook(f"sqlite:///{database}") as gradebook:
         return {s.student.id: s.score for s in gradebook.assignment_submissions(NAME)}
-
-
-def nbgrader(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    """Run one nbgrader command in the course root, as the command line does."""
-    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(Path(nbgrader_config.__file__).parent))
-    monkeypatch.chdir(root)
-    with at_peace():
-        app = NbGraderApp()
-        app.initialize([*arguments, "--log-level=CRITICAL"])
-        try:
-            with pytest.raises(NoStart):  # so ends an application whose subcommand did the work
-                app.start()
-        finally:
-            app.reset()
 
 
 WRONG = "def double(x):\n    return x * x"
@@ -106,9 +90,8 @@ def test_pages_are_inert(release: Release, tiny: Path, tmp_path: Path) -> None:
     """Markup in a learner's code, output or errors reaches the feedback page as text."""
     script = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     sources = RIGHT | {"double": f"# {script}\nprint('{script}')"}
-    (tmp_path / "verdicts.json").write_text(json.dumps({"students": {"eve": verdict(release, script)}}))
     submissions = {"eve": bridge.Submission(sources)}
-    bridge.post(release, submissions, root=tiny, out=tmp_path, feedback=True)
+    bridge.post(release, submissions, {"eve": verdict(release, script)}, root=tiny, out=tmp_path, feedback=True)
     page = (tmp_path / "feedback" / "eve" / NAME / f"{NAME}.html").read_text()
     assert "<script>alert(1)" not in page
     assert "<img src=x" not in page
@@ -117,9 +100,9 @@ def test_pages_are_inert(release: Release, tiny: Path, tmp_path: Path) -> None:
 
 def test_posting_twice(release: Release, tiny: Path, tmp_path: Path) -> None:
     """Posting the same verdicts again changes no score, and a student's manual grades stay."""
-    (tmp_path / "verdicts.json").write_text(json.dumps({"students": {"ann": verdict(release, "no")}}))
     for _ in range(2):
-        bridge.post(release, {"ann": bridge.Submission(RIGHT)}, root=tiny, out=tmp_path, feedback=False)
+        submissions, verdicts = {"ann": bridge.Submission(RIGHT)}, {"ann": verdict(release, "no")}
+        bridge.post(release, submissions, verdicts, root=tiny, out=tmp_path)
         assert scores(tmp_path / "gradebook.db")["ann"] in (0, 2)
         with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
             gradebook.find_grade("check_double", NAME, NAME, "ann").manual_score = 2

@@ -128,7 +128,8 @@ def test_a_journal_survives_a_cut(tmp_path: Path) -> None:
 SCRIPT = """
 import sys, time, types
 from pathlib import Path
-sys.modules["graders.bridge"] = types.SimpleNamespace(post=lambda *_, **__: None)  # it takes seconds to import
+bridge = sys.modules["graders.bridge"] = types.ModuleType("graders.bridge")  # it takes seconds to import
+bridge.post, bridge.moments = lambda *_, **__: None, lambda *_: {{}}
 sys.path.insert(0, {tests!r})
 from graders import autograde, checks, fleet
 checks.__path__.append(str(Path({tests!r}) / "tiny"))
@@ -181,7 +182,8 @@ def test_a_second_run_is_a_fresh_one(
     tiny: Path, release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was finished is not taken over: seeds are drawn anew."""
-    monkeypatch.setitem(sys.modules, "graders.bridge", SimpleNamespace(post=lambda *_, **__: None))
+    nothing = SimpleNamespace(post=lambda *_, **__: None, moments=lambda *_: {})
+    monkeypatch.setitem(sys.modules, "graders.bridge", nothing)
     submit(tiny, tmp_path / "in" / "ann.ipynb")
     first, second = (autograde(release, tiny, tmp_path / "in", tmp_path / "out", trust=True) for _ in range(2))
     assert first.verdicts["ann"]["seeds"] != second.verdicts["ann"]["seeds"]

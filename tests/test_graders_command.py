@@ -11,7 +11,6 @@ from tiny_course import NAME, POINTS, submit
 
 from graders import __main__, levels
 from graders.__main__ import main
-from graders.autograde import write_atomically
 from graders.collect import collect
 from graders.levels import IsolationError
 
@@ -169,10 +168,3 @@ def test_isolation_error_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(__main__, "run_doctor", refuse)
     assert main(["doctor"]) == 1
     assert "does not hold" in capsys.readouterr().err
-
-
-def test_write_atomically(tmp_path: Path) -> None:
-    """A file is replaced whole, and no part of it is left beside it."""
-    for text in ("one", "two"):
-        write_atomically(tmp_path / "x.json", text)
-        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x.json", text)]

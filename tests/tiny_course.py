@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
+from jupyter_core.application import NoStart
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbgrader.apps import NbGraderApp
 from nbgrader.utils import compute_checksum
+
+from graders import nbgrader_config
+from graders.gradebook import at_peace
 
 STUBS = {
     "double": "def double(x):\n    raise NotImplementedError()",
@@ -78,3 +84,17 @@ def submit(root: Path, path: Path, changes: Mapping[str, str] | None = None) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(notebook(root, RIGHT | dict(changes or {}))))
     return path
+
+
+def nbgrader(root: Path, patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Run one nbgrader command in the course root with our configuration, as its command line does."""
+    patch.setenv("JUPYTER_CONFIG_PATH", str(Path(nbgrader_config.__file__).parent))
+    patch.chdir(root)
+    with at_peace():
+        app = NbGraderApp()
+        app.initialize([*arguments, "--log-level=CRITICAL"])
+        try:
+            with pytest.raises(NoStart):  # so ends an application whose subcommand did the work
+                app.start()
+        finally:
+            app.reset()
