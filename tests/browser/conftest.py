@@ -21,7 +21,7 @@ from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "test-results"
-PATIENCE = 120  # seconds until JupyterLab answers on a busy machine
+PATIENCE = 300  # seconds until JupyterLab answers on a busy machine
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, also below the fold
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},

@@ -107,18 +107,19 @@ def watched(page: Page) -> Callable[[str], None]:
         asked.append(address)
         call.fulfill(body=STUB_OF_MATHJAX if "mathjax" in address.lower() else "", content_type="text/javascript")
 
+    page.set_default_timeout(300 * SECONDS)  # on a machine that is busy
     page.add_init_script("window.ran = []; window.run = what => window.ran.push(what)")
     page.route("**/*", route)
     page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
 
     def look(address: str) -> None:
         page.goto(address)
-        page.wait_for_load_state("networkidle", timeout=60 * SECONDS)
+        page.wait_for_load_state("networkidle", timeout=300 * SECONDS)
         for link in page.get_by_text("link", exact=True).all():
             link.click(force=True)
         assert page.evaluate("() => window.ran") == [], address
         assert not [a for a in asked if "evil.example" in a]
-        live = "() => document.querySelectorAll('[onerror*=\"run(\"], [onload*=\"run(\"], a[href^=javascript]').length"
+        live = '() => document.querySelectorAll(\'[onerror*="run("], [onload*="run("], a[href^=javascript]\').length'
         foreign = "() => [...document.querySelectorAll('script')].filter(s => s.textContent.includes('run(')).length"
         assert (page.evaluate(live), page.evaluate(foreign)) == (0, 0), address
 
