@@ -67,10 +67,11 @@ def below(pid: int) -> list[int]:
 
 def alive_below(pid: int) -> list[int]:
     """The descendants of a process that still run: of a dead one only its entry is left until its parent asks."""
-    return [one for one in below(pid) if _state(one) not in ("Z", "X", "")]
+    return [one for one in below(pid) if state(one) not in ("Z", "X", "")]
 
 
-def _state(pid: int) -> str:
+def state(pid: int) -> str:
+    """The letter by which the kernel calls what a process does: "R" runs, "T" was stopped; nothing where it is gone."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     return ""

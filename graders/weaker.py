@@ -24,10 +24,11 @@ from graders.confine import OLDEST_LANDLOCK, call_filter, landlock_version
 from graders.levels import BOOT, HERE, MASKED, NOBODY, VISIBLE, Box, IsolationError, environment, interpreter, packages
 from graders.levels import base as base_folder
 from graders.sandbox import LIMITS, Limits, Sandbox
-from graders.watch import Watch, alive_below
+from graders.watch import Watch, alive_below, state
 
 SYSTEM: tuple[str, ...] = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 SYSTEM += ("/etc/localtime", "/sys/devices/system/cpu")
+PATIENT = 30.0  # seconds until a swarm has ended on a machine that is busy
 ENGINES = ("podman", "docker")
 IMAGE = "docker.io/library/debian:stable-slim"  # any with /bin, /lib and /lib64 as links into /usr: that is the host's
 _CREDENTIALS = struct.Struct("3i")
@@ -98,17 +99,13 @@ class Lonely(Sandbox):
         super()._kill()
 
     def _end_all(self) -> bool:
-        stopped: set[int] = set()
-        for _ in range(200):  # first all stand still: what is killed singly is forked again by the others
-            if not (found := set(alive_below(self.process.pid)) - stopped):
-                break
-            _signal(found, signal.SIGSTOP)
-            stopped |= found
-        _signal(stopped, signal.SIGKILL)
-        until = time.monotonic() + self.limits.server
-        while (left := alive_below(self.process.pid)) and time.monotonic() < until:
+        """Whether no process is left. All are stopped first: of a swarm that is killed singly, the others fork on."""
+        until = time.monotonic() + max(self.limits.server, PATIENT)
+        while (alive := alive_below(self.process.pid)) and time.monotonic() < until:
+            running = [pid for pid in alive if state(pid) != "T"]  # one in the midst of a fork stops after it
+            _signal(running or alive, signal.SIGSTOP if running else signal.SIGKILL)
             time.sleep(0.01)
-        return not left
+        return not alive
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:

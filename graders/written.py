@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 
 GAP = "\N{ZERO WIDTH SPACE}"
+UNSEEN = f"\n\t{GAP}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # harmless; languages and emoji need them
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
-LINK = re.compile(
-    r"\](?=[\[(:])"
-)  # of a link or an image, by address or by reference, and where a reference is defined
+# Where a link or an image, by address or by reference, and the definition of a reference go on.
+LINK = re.compile(r"\](?=[\[(:])")
 # What in a formula reaches out of it: addresses, styles, names in the page, and definitions, which hold for all of it.
 COMMAND = re.compile(
     r"\\(?=(?:href|url|style|class|cssId|data|html\w*|require|unicode|includegraphics|mmlToken|bbox|tooltip|texttip"
@@ -27,7 +27,7 @@ def inert(text: str) -> str:
     >>> inert("x <b>y</b>").replace(GAP, "|")
     'x <|b>y<|/b>'
     """
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    shown = "".join(c if c.isprintable() or c in UNSEEN else "\N{REPLACEMENT CHARACTER}" for c in text)
     for pattern in (TAG, LINK, COMMAND):
         shown = pattern.sub(lambda found: found[0] + GAP, shown)
     return shown

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from graders.subject import Failure
 from graders.warm import boxes
 from graders.weaker import Lonely, Pool, apart, container_command, missing_container, missing_landlock
 
-SHORT = replace(LIMITS, cells=60, call=30, exercise=90, server=30, memory=1 << 28)
+SHORT = replace(LIMITS, start=300, cells=60, call=30, exercise=90, server=30, memory=1 << 28)
 needs_landlock = pytest.mark.skipif(missing_landlock() is not None, reason=f"no Landlock here: {missing_landlock()}")
 DOUBLE = ("double", "import torch\ndef double(x):\n    return 2 * x")
 HOME = Path(__file__).parents[1]
@@ -208,7 +207,7 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_container_is_spoken_to(podman: Path) -> None:
     """The Player in a container is reached over a socket in a folder; at the end the container is removed by its name."""
-    with boxes("container", limits=replace(SHORT, start=60)) as start:
+    with boxes("container", limits=SHORT) as start:
         with start() as made:
             assert made.level == "container"
             assert works(made)
@@ -229,15 +228,13 @@ def test_a_container_is_spoken_to(podman: Path) -> None:
 
 
 def test_the_container_that_does_not_start(podman: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image that is missing, and a container that ends at once, are errors that name the cause; nothing waits."""
+    """An image that is missing, and a container that ends at once, are errors that name the cause."""
     monkeypatch.setenv("PODMAN_RC", "125")
     assert f"podman pull {weaker.IMAGE}" in str(missing_container())
     monkeypatch.setenv("PODMAN_RC", "0")
     monkeypatch.setattr(weaker, "container_command", lambda *_: ["sh", "-c", "echo no cgroup >&2; exit 1"])
-    begin = time.monotonic()
     with pytest.raises(IsolationError, match="no cgroup"), boxes("container", limits=SHORT) as start, start():
         pass
-    assert time.monotonic() - begin < SHORT.start
 
 
 def test_the_containers_command(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from graders.sandbox import LIMITS, Sandbox
 from graders.warm import boxes
 
 pytestmark = needs_box
-SHORT = replace(LIMITS, server=2, cells=4, call=5, submission=60, memory=1 << 29)
+SHORT = replace(LIMITS, server=2, cells=4, call=5, submission=60, memory=1 << 29, together=1 << 30)
 OWN = "halve_softmax"  # the exercise that the attacks try to win
 HALF = "def halve_softmax(x):\n    return torch.softmax(x, -1)"  # wrong
 
@@ -127,6 +127,25 @@ ATTACKS = {
     "an earlier cell that hangs": Attack({"double": "while True: pass"}, {"double": 0}),
     "an earlier cell that writes frames": Attack({"double": RIGHT["double"] + "\nimport os\nos.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')"}, {"double": 0}),
     "a class in place of the function": Attack({"double": "class double:\n    def __init__(self, x): self.x = x"}, {"double": 0}),
+    "hooks of a notebook": wins("get_ipython().ast_transformers.append(None)\n" + HALF, "get_ipython"),
+    "the memory of its server": wins(
+        "import ctypes, os\ndef halve_softmax(x):\n    libc, ppid = ctypes.CDLL(None), os.getppid()\n    said = [libc.ptrace(16, ppid, 0, 0)]\n"
+        "    for name in ('mem', 'maps', 'environ', 'fd/3'):\n        try: said.append(open(f'/proc/{ppid}/{name}', 'rb').read(1))\n        except OSError: pass\n    raise ValueError(f'got {said}')",
+        "got [-1]",
+    ),
+    "a million files": wins("def halve_softmax(x):\n    for i in range(1_000_000): open(f'/tmp/{i}', 'w')\n    return x"),
+    "memory that no process owns": wins(
+        "import ctypes, os\ndef halve_softmax(x):\n    shared = ctypes.CDLL(None).shmget(0, 1 << 30, 0o1600)\n    try: os.memfd_create('x')\n"
+        "    except OSError as e: raise ValueError(f'{shared} {e.errno}')",
+        "-1 1",
+    ),
+    "shared memory of many": wins(
+        "import mmap, os, time\ndef halve_softmax(x):\n    for _ in range(6):\n        if os.fork() == 0:\n            m = mmap.mmap(-1, 1 << 28)\n            for i in range(0, 1 << 28, 4096): m[i] = 1\n            time.sleep(60)\n    time.sleep(60)"
+    ),
+    "a property of a tensor": wins("class Data(torch.Tensor):\n    shape = property(lambda self: torch.Size([2, 2]))\n    def detach(self): return torch.zeros(2, 2)\ndef halve_softmax(x):\n    return x.as_subclass(Data)"),
+    "a dict whose keys share a hash": wins("def halve_softmax(x):\n    return {i * (2**61 - 1): 0 for i in range(1, 40_000)}", "key"),
+    "an empty tensor of a giant shape": wins("import os, struct\ndef halve_softmax(x):\n    h = b'{\"d\": [[\"n\", 0], [\"value\", {\"t\": [\"int8\", [0, 549755813888, 549755813888]]}]]}'\n    os.write(3, struct.pack('<II', len(h), 0) + h)\n    return x", "no answer"),
+    "a name that lies about its class": wins("class Meta(type):\n    __name__ = property(lambda c: 1 / 0)\nclass X(metaclass=Meta): pass\ndef halve_softmax(x):\n    return X()"),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
 }  # fmt: skip
 

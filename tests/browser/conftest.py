@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "test-results"
-PATIENCE = 40  # seconds until JupyterLab answers on a busy machine
+PATIENCE = 300  # seconds until JupyterLab answers on a busy machine
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, also below the fold
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -51,26 +52,34 @@ def lab(browser_type_launch_args: dict[str, Any], tmp_path_factory: pytest.TempP
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    with served("jupyterlab", home / "course", home, "--expose-app-in-browser") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[str]]:
+    """`served`, for tests that need a server of their own."""
+    return served
+
+
+@contextmanager
+def served(module: str, root: Path, home: Path, *options: str) -> Iterator[str]:
+    """The address of a Jupyter server on the folder `root`: here alone, without a token or a window."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    command = [sys.executable, "-m", module, "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
+    command += [f"--ServerApp.root_dir={root}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", *options]
     with (home / "log").open("w") as log:
-        server = subprocess.Popen(command(home, port), cwd=home, env=surroundings(home), stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=home, env=surroundings(home), stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
         if not answers(f"{address}/api/status", server):
-            pytest.fail(f"JupyterLab did not start:\n{(home / 'log').read_text()[-2000:]}")
+            pytest.fail(f"{module} did not start:\n{(home / 'log').read_text()[-2000:]}")
         yield address
     finally:
         server.terminate()
         server.wait(timeout=20)
-
-
-def command(home: Path, port: int) -> list[str]:
-    """How JupyterLab is started: here alone, without a token or a window, its commands within the tests' reach."""
-    options = ["--no-browser", "--allow-root", "--expose-app-in-browser", f"--port={port}", "--ip=127.0.0.1"]
-    options += [f"--ServerApp.root_dir={home / 'course'}", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
-    return [sys.executable, "-m", "jupyterlab", *options]
 
 
 def surroundings(home: Path) -> dict[str, str]:
