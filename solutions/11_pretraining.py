@@ -274,7 +274,7 @@ curves(
 )
 
 # %% [markdown]
-# A rate of 0.02 is the border: one per cent above it plain descent climbs the wall. Below it, it crawls along the valley. Your steps are as long along as across. (At the end they are too long for what is left, and swing about the bottom: the rate must fall. That is the next section.)
+# A rate of 0.02 is the border: just above it plain descent climbs the wall. Below it, it crawls along the valley. Your steps are as long along as across. (At the end they are too long for what is left, and swing about the bottom: the rate must fall. That is the next section.)
 
 # %% question="optim.decoupled"
 
