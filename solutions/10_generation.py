@@ -2,7 +2,7 @@
 # # 10 · Generation and the KV cache
 #
 # A trained transformer gives you numbers: for every position, how likely each token is to come next. This lesson makes a text out of
-# them. That sounds like the easy part, and the first try will give you a story in which a lion meets nobody but itself.
+# them. That sounds like the easy part, and the first try will give you a world in which every morning is cloudy.
 #
 # **You will be able to**
 #
@@ -118,7 +118,7 @@ with torch.no_grad():
 print(text_of(ids[0]))
 
 # %% [markdown]
-# It is fluent. Now read it a second time, and watch the names. The course has verifiers that do so: they know the words for names, animals and places, and a story is **consistent** when it keeps to one hero, one friend, one place and so on.
+# It is fluent. Does it make sense? The course has verifiers that read along: they know the words for names, animals and places, and a story is **consistent** when it keeps to one hero, one friend, one place and so on.
 
 # %%
 for rule, kept in consistent(text_of(ids[0])).items():
@@ -133,8 +133,18 @@ print(
 # %% [markdown]
 # ## 2. What is wrong with the likeliest? (8 minutes)
 #
-# Two things. First, from one beginning there is *one* greedy story, for ever. Ours had better be good, and it is not: where the friend's name is due, every single other name has a small chance, since there are dozens of them. The
-# likeliest name is the one that has been said already, so greedy tends to let the hero meet somebody of the same name. No single step is bad. **What is most likely at each step need not be likely at all as a whole.**
+# Two things. First, from one beginning there is *one* greedy story, for ever. And from other beginnings there are others that resemble it:
+
+# %%
+for beginning in ("Once upon a time there was", "Do you know", "Far away lived", "This is the story of"):
+    row = generate(model, ids_of(beginning), max_new_tokens=12 if quick else 180, temperature=0.0, stop=[END, USER])[0]
+    told = facts(text_of(row))
+    print(f"{beginning:27}: {told['hero']}, a {told['kind']}; weather {told['weather']}, colour {told['color']}")
+weather = [tale.facts.weather for tale in load("tales", n=20 if quick else 500, split="validation")]
+print("weather in real stories:", {name: f"{weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))})
+
+# %% [markdown]
+# In the real stories there are many kinds of weather, all about as frequent. Greedy turns the smallest lead into a certainty: what is a little likelier than the rest becomes all there is. No single step is bad, and the world that comes out is wrong. **What is most likely at each step is not typical of the whole.**
 #
 # The second fault shows when we let the model go on beyond the end of its story. We count how many groups of four tokens have occurred before in the same text.
 
@@ -430,8 +440,6 @@ for name, points in found.items():
 # Read it from the right. At a high temperature stories are diverse and mostly broken. Going down, quality rises while diversity is hardly touched: that was the tail. At some point diversity begins to fall, and at the far left stands greedy, with one story. **Quality is bought with diversity**, and the curves
 # show the price. A good nucleus is as diverse as pure chance (τ = 1) and clearly sounder: it takes away what is bad and little of what is good. Which point is the right one depends on the purpose: low for facts and code, higher for stories.
 #
-# Note also what happens at very low temperature: quality need *not* go on rising. Greedy is at the end of this line.
-#
 # ## 7. Several texts at once: beams (10 minutes)
 #
 # Greedy does not even find the likeliest text. By hand, a text of two tokens:
@@ -477,7 +485,7 @@ for W in (1, 2) if quick else (1, 2, 4, 8):
     print(f"W = {W}: log-probability {score:6.1f}, {'sound' if sound(story) else 'not sound'}:\n    {story}\n")
 
 # %% [markdown]
-# More beams find likelier texts (nearly always: a beam is no guarantee). But are they better? They are greedy's relatives, safe and bland, and with the same faults. Here is why. We compare how likely, per token, the model finds its own greedy story, stories by chance, and *real* ones:
+# More beams find likelier texts (nearly always: a beam is no guarantee). But are they better? They are greedy's relatives, safe and bland, always in the same weather. Here is why. We compare how likely, per token, the model finds its own greedy story, stories by chance, and *real* ones:
 
 
 # %%
@@ -750,7 +758,7 @@ for name, choose in orders.items():
 # of T rows and S columns with the diagonal ending in the lower right corner.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: common questions.** *Why is greedy not the safest choice?* Let them find the two animals of one name in the greedy story; if the checkpoint was trained anew and greedy is consistent today, start from another beginning ("Do you know"). *Why doesn't the pure sample at τ = 1 have the quality of the training texts, since the
+# **For instructors: common questions.** *Greedy's stories are sound, so why not take it?* For one answer, do; ask what becomes of a thousand readers who all get the same story in the same weather. *Why doesn't the pure sample at τ = 1 have the quality of the training texts, since the
 # model learned just that distribution?* It learned it nearly: the tail's mass is its error, spread over all tokens. *Is top-p with p = 1 the same as no filter?* Yes, and the code returns early because a running sum in floats may pass 1 before the last token. *Why not cache queries?* Nobody asks twice. *Does the cache change training?* There is no decoding in training: all positions are
 # computed at once.
 

@@ -187,9 +187,7 @@ for name, way in ways.items():
     some = [way[i] for i in range(3 if quick else 30)]
     share = sum(int((batch.targets >= 0).sum()) for batch in some) / sum(batch.targets.numel() for batch in some)
     print(f"{name:30} {share:.0%} of all positions are real targets")
-heat_map(
-    packed([[[1] * 5, [2] * 7, [3] * 4]], 14).mask[0], title="who may look where in a packed row of 4 + 6 + 3 positions"
-)
+heat_map(packed([[[1] * 5, [2] * 7, [3] * 4]], 14).mask[0], title="a packed row of 4 + 6 + 3 positions")
 
 # %% [markdown]
 # Large models are trained on packed rows or on windows, where nothing is wasted. Here is the window, with a boundary case to think about: a window of T positions needs T + 1 ids. By hand, N = 9 ids and T = 3: the last start is $9 - 3 - 1 = 5$, with the inputs 5, 6, 7 and the targets 6, 7, 8. One further, and the last target does not exist.
@@ -274,7 +272,7 @@ curves(
 )
 
 # %% [markdown]
-# A rate of 0.02 is the border: one per cent above it plain descent climbs the wall. Below it, it crawls along the valley. Your steps are as long along as across. (At the end they are too long for what is left, and swing about the bottom: the rate must fall. That is the next section.)
+# A rate of 0.02 is the border: just above it plain descent climbs the wall. Below it, it crawls along the valley. Your steps are as long along as across. (At the end they are too long for what is left, and swing about the bottom: the rate must fall. That is the next section.)
 
 # %% question="optim.decoupled"
 
@@ -547,7 +545,21 @@ for name, stories in {"trained": told, "a quarter of the steps": stories_of(earl
 print(f"\n{told[0]}\n\n{told[1]}")
 
 # %% [markdown]
-# THRESHOLD
+# What counts as success was said before the run: nine stories in ten come to an end, half of them at least keep to their own world from the first word to the last, none stands in the training texts, and the control, which has seen a quarter of the steps, stays below that.
+
+# %% tags=["measured"]
+shares, control = judged(told), judged(stories)
+aims = {
+    "an end in 90 % of the stories": shares["has an end"] >= 0.9,
+    "50 % of them sound": shares["both"] >= 0.5,
+    "none copied": shares["copied"] == 0,
+    "the control below 50 %": control["both"] < 0.5,
+}
+for aim, reached in aims.items():
+    print(f"{'reached' if reached else 'MISSED '}  {aim}")
+
+# %% [markdown]
+# A story of thirteen sentences gives some twenty chances to forget a name. The loss hardly shows the difference: names are few among many tokens. That is why one asks a verifier, and why one asks the control, too: a measure that a bad model passes is no measure. (In quick mode all of this is meaningless.)
 #
 # ## 9. Killed and resumed (3 minutes)
 #
@@ -665,7 +677,7 @@ for name, n, d in (("yours", model.n_params, tokens), ("Llama 2 70B", 70e9, 2e12
 # How does one use such a model? By **prompting**: write the beginning of a text whose continuation is the answer. With **a few examples in the context** (Brown et al. 2020), it infers from them what is wanted. Or by **fine-tuning**: train on, on the texts of one's own task (Radford et al. 2018), which is lesson 12. A prompt steers ours, too:
 
 # %%
-for beginning in ("Once upon a time there was a sad fox named Mei.", "Do you know Omar, the brave bear?"):
+for beginning in ("Once upon a time there was a sad fox named Mei.", "Do you know Juno, the brave bear?"):
     asked = torch.tensor([tokenizer.encode(beginning)], device=device)
     chance = torch.Generator(device).manual_seed(5)
     row = generate(model, asked, max_new_tokens=8 if quick else 60, temperature=0.7, stop=END, generator=chance)[
