@@ -31,7 +31,7 @@ from tinytrans.training.grpo import group_advantages
 from tinytrans.training.pretrain import IGNORED
 from tinytrans.training.reward import RewardHead
 
-SHARES = ("all", "pairs", "exact", "right", "follows", "de")  # what a recipe measures, each between 0 and 1
+SHARES = ("all", "pairs", "exact", "right", "de")  # what a recipe measures, each between 0 and 1
 
 
 @pytest.fixture(scope="module")
