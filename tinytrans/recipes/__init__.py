@@ -24,8 +24,6 @@ RECIPES = {  # name, which is also the function -> module
     "ppo": "rewarded",
     "dates": "dates",
     "numbers": "numbers",
-    "mlm": "mlm",
-    "bert": "bert",
     "vit": "vit",
     "captions": "captions",
     "words": "words",

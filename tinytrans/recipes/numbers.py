@@ -74,7 +74,7 @@ def encode(some: Pairs, tokenizer: Tokenizer) -> tuple[list[list[int]], list[lis
 def learn(taught: Pairs, unseen: Pairs, tokenizer: Tokenizer, run: Run) -> tuple[EncoderDecoder, History]:
     """Train a new model on the pairs."""
     torch.manual_seed(run.seed)
-    size, steps = run.pick(128, 32), run.pick(400, 4)
+    size, steps = run.pick(128, 32), run.pick(500, 4)
     model = EncoderDecoder(
         EncDecConfig(
             vocab_size=tokenizer.vocab_size,
