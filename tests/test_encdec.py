@@ -17,7 +17,7 @@ from tinytrans.models.encdec import EncoderDecoder, shift_right
 from tinytrans.nn import masks
 from tinytrans.nn.block import Block
 from tinytrans.nn.positions import sinusoidal
-from tinytrans.sampling import generate
+from tinytrans.sampling import beam_search, generate, pad_left
 
 V, D, H, FF, B, S, T = 31, 12, 3, 20, 2, 7, 5
 ORIGINAL = EncDecConfig(vocab_size=V, n_layers=2, n_decoder_layers=3, d_model=D, n_heads=H, d_ff=FF, max_len=24)
@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pre-norm": {"residual": "pre"},
     "no positions": {"positions": "none"},
     "narrow embedding": {"d_embedding": 8, "head_bias": True},
+    "learned positions": {"positions": "learned", "embedding_norm": True, "scale_embedding": False},
 }
 
 
@@ -86,7 +87,7 @@ def test_tied_through_a_projection() -> None:
     assert encdec.head.weight.shape == (V, 8)
     assert model(d_embedding=8).n_params == model().n_params - V * (D - 8) + 2 * D * 8
     memory = encdec.encode(SOURCE)
-    x, _ = encdec.embed(TARGET, 0)
+    x, _ = encdec.embed(TARGET, torch.arange(T), encdec.place)
     pe = sinusoidal(torch.arange(T), D)
     torch.testing.assert_close(x, math.sqrt(8) * encdec.embedding.weight[TARGET] @ encdec.widen.weight.T + pe)
     expected = encdec.decoder(x, memory) @ encdec.narrow.weight.T @ encdec.embedding.weight.T + encdec.head.bias
@@ -268,6 +269,32 @@ def test_a_source_may_stand_for_several_rows() -> None:
     torch.testing.assert_close(encdec.given(SOURCE, mask=mask)(rows), expected)
     with pytest.raises(ValueError, match="3 rows of ids are not a multiple of the 2 sources"):
         encdec.given(SOURCE)(rows[:3])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_padding_on_the_left_changes_nothing(name: str, use_cache: bool) -> None:
+    """Beginnings of unequal length, padded on the left, go on as each alone, in greedy and in beam search."""
+    encdec, mask = model(name), masks.padding(torch.tensor([S, 4]), S)
+    begun, pads = pad_left([[1, 5, 9], [1]])
+    options: dict[str, Any] = {"max_new_tokens": 6, "use_cache": use_cache}
+    together = generate(encdec.given(SOURCE, mask=mask), begun, temperature=0.0, pads=pads, **options)
+    beams = beam_search(encdec.given(SOURCE, mask=mask), begun, beams=3, pads=pads, **options)
+    for row, n in enumerate(pads.tolist()):
+        given = encdec.given(SOURCE[row : row + 1], mask=mask[row : row + 1])
+        alone = generate(given, begun[row : row + 1, n:], temperature=0.0, **options)
+        assert torch.equal(together[row, n:], alone[0])
+        found = beam_search(given, begun[row : row + 1, n:], beams=3, **options)
+        assert torch.equal(beams.ids[row], found.ids[0])
+
+
+def test_learned_positions_end() -> None:
+    """Beyond max_len a learned position raises ValueError with both numbers, in the source and in the target."""
+    encdec = model("learned positions", max_len=4)
+    with pytest.raises(ValueError, match="7 positions are more than max_len 4"):
+        encdec.encode(SOURCE)
+    with pytest.raises(ValueError, match="5 positions are more than max_len 4"):
+        encdec(SOURCE[:, :4], TARGET)
 
 
 # ---- learning

@@ -35,9 +35,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values for a config.json, with the model's name in front: "model": "gpt"."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        plain = {name: value.to_dict() if isinstance(value, Config) else value for name, value in values}
-        return {"model": self.model, **plain}
+        return {"model": self.model, **{field.name: plain(getattr(self, field.name)) for field in fields(self)}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -48,9 +46,7 @@ class Config:
         if foreign := given.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"unknown fields: {', '.join(sorted(foreign))}")
         kinds = get_type_hints(cls)
-        for name, value in given.items():
-            if is_config(kinds[name]) and isinstance(value, Mapping):
-                given[name] = kinds[name].from_dict(value)
+        given = {name: revived(value, configs_of(kinds[name])) for name, value in given.items()}
         try:
             return cls(**given)
         except TypeError as error:
@@ -148,36 +144,52 @@ class BERTConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncDecConfig(ModelConfig):
-    """What an encoder-decoder is built from: n_layers blocks in the encoder, and in the decoder, unless given.
+class ReaderConfig(ModelConfig):
+    """What a decoder is built from whose every block reads a memory.
 
-    Source and target share one vocabulary and one embedding, d_embedding wide (d_model unless given), multiplied by its
-    square root unless scale_embedding is off; with `tie` it is the matrix before the softmax as well.
+    Its embedding is d_embedding wide (d_model unless given), multiplied by its square root unless scale_embedding is
+    off; with `tie` it is the matrix before the softmax as well. `embedding_norm` normalises the sum of embeddings and
+    positions.
     """
 
-    model = "encdec"
-
     vocab_size: int
-    n_decoder_layers: int | None = None
     max_len: int = 512
-    positions: Literal["sinusoidal", "rope", "none"] = "sinusoidal"
+    positions: Literal["sinusoidal", "learned", "rope", "none"] = "sinusoidal"
     residual: Residual = "post"
     feedforward: FeedForward = "relu"
     d_embedding: int | None = None
     scale_embedding: bool = True
     tie: bool = True
     head_bias: bool = False
+    embedding_norm: bool = False
     rope_base: float = 10000.0
 
     @property
     def decoder_layers(self) -> int:
         """How many blocks the decoder has."""
-        return self.n_layers if self.n_decoder_layers is None else self.n_decoder_layers
+        return self.n_layers
 
     @property
     def embedding_width(self) -> int:
         """E, the width of the embedding."""
         return self.d_model if self.d_embedding is None else self.d_embedding
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncDecConfig(ReaderConfig):
+    """What an encoder-decoder is built from: n_layers blocks in the encoder, and in the decoder, unless given.
+
+    Source and target share one vocabulary and one embedding.
+    """
+
+    model = "encdec"
+
+    n_decoder_layers: int | None = None
+
+    @property
+    def decoder_layers(self) -> int:
+        """How many blocks the decoder has."""
+        return self.n_layers if self.n_decoder_layers is None else self.n_decoder_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +216,23 @@ class ViTConfig(ModelConfig):
     def n_patches(self) -> int:
         """N, into how many patches an image is cut."""
         return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig(ReaderConfig):
+    """What a decoder is built from that reads several encoders at once: theirs by BERT's and ViT's configs, its own.
+
+    An encoder's width, depth and dropout are those of its own config, and so are its head's, which it will not have.
+    """
+
+    model = "joint"
+
+    encoders: tuple[BERTConfig | ViTConfig, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.encoders:
+            raise ValueError("encoders is empty: there is nothing to read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,17 +313,52 @@ def check(name: str, value: Any, kind: Any) -> None:
     """Raise ValueError unless the value is what a field of this kind may hold: one of its choices, a size, or None."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ValueError(f"{name} {value!r} is not one of {', '.join(get_args(kind))}")
-    if is_config(kind) and not isinstance(value, kind):
-        raise ValueError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
+    if configs := configs_of(kind):
+        check_configs(name, value, configs, several=get_origin(kind) is tuple)
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{name} {value!r} is neither True nor False")
+    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise ValueError(f"{name} {value!r} is not a number")
     if name.endswith("_id"):
         check_id(name, value)
     elif kind is int or (kind == int | None and value is not None):
         check_size(name, value)
 
 
-def is_config(kind: Any) -> bool:
-    """Whether a field of this kind holds another config."""
-    return isinstance(kind, type) and issubclass(kind, Config)
+def configs_of(kind: Any) -> tuple[type[Config], ...]:
+    """Of which classes the configs are that a field of this kind holds: `A`, `A | B` or `tuple[A | B, ...]`."""
+    if isinstance(kind, type) and issubclass(kind, Config):
+        return (kind,)
+    return tuple(config for part in get_args(kind) for config in configs_of(part))
+
+
+def check_configs(name: str, value: Any, configs: tuple[type[Config], ...], *, several: bool) -> None:
+    """Raise ValueError unless the value is a config of one of these classes, or a tuple of such."""
+    if several and not isinstance(value, tuple):
+        raise ValueError(f"{name} is a {type(value).__name__}, not a tuple of configs")
+    for one in value if several else (value,):
+        if not isinstance(one, configs):
+            names = " or ".join(config.__name__ for config in configs)
+            raise ValueError(f"{name} is a {type(one).__name__}, not a {names}")
+
+
+def plain(value: Any) -> Any:
+    """A field's value as JSON has it: configs as dicts, tuples as lists."""
+    if isinstance(value, Config):
+        return value.to_dict()
+    return [plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def revived(value: Any, configs: tuple[type[Config], ...]) -> Any:
+    """What `plain` wrote of a config, or of several -> itself; raises ValueError for none of these classes."""
+    if not configs or isinstance(value, Config):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(revived(one, configs) for one in value)
+    if not isinstance(value, Mapping):
+        return value
+    named = [config for config in configs if config.model == value.get("model")]
+    return (named or configs)[0].from_dict(value)
 
 
 def check_id(name: str, value: Any) -> None:

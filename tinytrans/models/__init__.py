@@ -10,16 +10,29 @@ from tinytrans.config import Config
 from tinytrans.models.bert import BERT
 from tinytrans.models.encdec import EncoderDecoder
 from tinytrans.models.gpt import GPT
+from tinytrans.models.joint import Joint
 from tinytrans.models.multimodal import Multimodal
 from tinytrans.models.pretrained import Pretrained, read
 from tinytrans.models.rnn import Seq2Seq
 from tinytrans.models.vit import ViT
 from tinytrans.models.word2vec import Word2Vec
 
-__all__ = ["BERT", "GPT", "MODELS", "EncoderDecoder", "Multimodal", "Seq2Seq", "ViT", "Word2Vec", "build", "load_model"]
+__all__ = [
+    "BERT",
+    "GPT",
+    "MODELS",
+    "EncoderDecoder",
+    "Joint",
+    "Multimodal",
+    "Seq2Seq",
+    "ViT",
+    "Word2Vec",
+    "build",
+    "load_model",
+]
 
 MODELS: dict[str, type[Pretrained]] = {
-    model.Config.model: model for model in (BERT, EncoderDecoder, GPT, Multimodal, Seq2Seq, ViT, Word2Vec)
+    model.Config.model: model for model in (BERT, EncoderDecoder, GPT, Joint, Multimodal, Seq2Seq, ViT, Word2Vec)
 }
 """name, as in a config.json -> model."""
 

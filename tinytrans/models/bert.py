@@ -42,6 +42,10 @@ class BERT(Pretrained):
         self.encoder = Stack(config, config.n_layers)
         self.head = HEADS[config.head](config)
         self.tie()
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """As at BERT's birth: matrices and tables normal with standard deviation 0.02, biases 0."""
         init_weights(self)
 
     def tie(self) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.config import GPTConfig
-from tinytrans.models.pretrained import Pretrained
+from tinytrans.models.pretrained import Pretrained, tied_as
 from tinytrans.models.stack import STD, build_block, build_norm, check_ids, last_norm
 from tinytrans.nn.cache import KVCache, RollingCache
 from tinytrans.nn.positions import rotation_at, sinusoidal
@@ -64,6 +64,11 @@ class GPT(Pretrained):
         """Make the head's matrix the embedding's own, one parameter under two names, where the config ties them."""
         if self.config.tie:
             self.head.weight = self.embedding.weight
+
+    def as_is(self) -> GPTConfig:
+        """The config, not tied where head and embedding have come apart."""
+        config: GPTConfig = tied_as(self.config, self)
+        return config
 
     def forward(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -115,6 +116,10 @@ class Multimodal(Pretrained):
     def tie(self) -> None:
         """The decoder's head and embedding are one matrix where its config ties them."""
         self.text.tie()
+
+    def as_is(self) -> MultimodalConfig:
+        """The config, the decoder's not tied where its head and embedding have come apart."""
+        return replace(self.config, text=self.text.as_is())
 
     def train(self, mode: bool = True) -> Self:
         """As every module's `train`, but a frozen vision encoder stays in eval mode: what it sees does not change."""

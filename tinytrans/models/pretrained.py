@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -47,8 +48,18 @@ class Pretrained(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: Savable | None = None) -> None:
-        """Write config.json, model.safetensors and, if given, tokenizer.json into the folder: whole or not at all."""
-        save(self, self.config, folder, tokenizer)
+        """Write config.json, model.safetensors and, if given, tokenizer.json into the folder: whole or not at all.
+
+        Raises ValueError where `from_pretrained` could not read it: a model with other parts than its config says.
+        """
+        config = self.as_is()
+        check_readable(self, config)
+        save(self, config, folder, tokenizer)
+
+    def as_is(self) -> AnyConfig:
+        """The config that describes the model: its own, but not tied where its matrices have come apart."""
+        config: AnyConfig = self.config
+        return config
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
@@ -66,6 +77,26 @@ class Pretrained(nn.Module):
         return model.eval()
 
 
+def check_readable(model: Pretrained, config: AnyConfig) -> None:
+    """Raise ValueError, naming a tensor, unless a model built from the config has the same tensors."""
+    with torch.device("meta"):
+        expected = {name: tuple(weight.shape) for name, weight in own_weights(type(model)(config)).items()}
+    mine = {name: tuple(weight.shape) for name, weight in own_weights(model).items()}
+    for name in sorted(mine.keys() | expected.keys()):
+        if mine.get(name) != expected.get(name):
+            here, there = mine.get(name, "missing"), expected.get(name, "missing")
+            raise ValueError(
+                f"{name} is {here} in the model and {there} in what its config describes: "
+                "it could not be read again (adapters are merged and unwrapped, or saved by save_adapter)"
+            )
+
+
+def tied_as(config: Any, model: Any) -> Any:
+    """The config with `tie` as it is in the model: a correction that was merged into the head parts it for good."""
+    tied = model.head.weight is model.embedding.weight
+    return config if tied == config.tie else replace(config, tie=tied)
+
+
 def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], tokenizer: Savable | None = None) -> None:
     """Write the folder's files, each whole or not at all; a failure leaves an older model there as it was.
 
@@ -76,7 +107,10 @@ def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], to
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
         if tokenizer is not None:
             tokenizer.save(Path(aside, TOKENIZER))
-        save_file({name: weight.contiguous() for name, weight in own_weights(model).items()}, Path(aside, WEIGHTS))
+        try:
+            save_file({name: weight.contiguous() for name, weight in own_weights(model).items()}, Path(aside, WEIGHTS))
+        except SafetensorError as error:  # it says so of a full disk, too
+            raise OSError(f"{folder / WEIGHTS} could not be written: {error}") from error
         Path(aside, CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         for name in (TOKENIZER, WEIGHTS, CONFIG):
             if (part := Path(aside, name)).exists():

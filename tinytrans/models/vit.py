@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinytrans.config import ViTConfig
 from tinytrans.models.pretrained import Pretrained
-from tinytrans.models.stack import STD, Stack, init_weights
+from tinytrans.models.stack import Stack, init_weights
 
 
 def patchify(images: Tensor, P: int) -> Tensor:
@@ -68,7 +68,11 @@ class ViT(Pretrained):
         self.position = nn.Embedding(1 + config.n_patches, D)
         self.encoder = Stack(config, config.n_layers)
         self.head = nn.Linear(D, config.n_classes)
-        init_weights(self, STD)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Matrices, tables and the class token normal with standard deviation 0.02, biases 0."""
+        init_weights(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> logits (B, n_classes), read from what the class token has become."""

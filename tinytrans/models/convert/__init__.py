@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinytrans.models.convert.bart import BART
 from tinytrans.models.convert.bert import BERT
 from tinytrans.models.convert.families import Family, Places
 from tinytrans.models.convert.gpt2 import GPT2
@@ -20,15 +21,16 @@ from tinytrans.models.pretrained import Pretrained, fill, own_weights
 
 __all__ = ["from_transformers", "to_transformers"]
 
-FAMILIES = (BERT, GPT2, LLAMA, MARIAN, VIT)
+FAMILIES = (BART, BERT, GPT2, LLAMA, MARIAN, VIT)
 
 
 def from_transformers(model: Any) -> Pretrained:
     """Their model -> ours with a copy of its weights, in eval mode, on its device and of its dtype.
 
-    Known are GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM, MarianMTModel, ViTForImageClassification, BertModel
-    and Bert with its heads for pretraining, classes and spans. Of several dropouts, which matter in training alone, the
-    one on the stream is taken. Raises ValueError for another class, and for what ours could not do the same way.
+    Known are GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM, MarianMTModel, BartForConditionalGeneration,
+    ViTForImageClassification, BertModel and Bert with its heads for pretraining, classes and spans. Of several
+    dropouts, which matter in training alone, the one on the stream is taken. Raises ValueError for another class, and
+    for what ours could not do the same way.
     """
     name = type(model).__name__
     known = {name: family for family in FAMILIES for name in family.classes}
@@ -73,7 +75,7 @@ def counterpart(model: Pretrained) -> tuple[Family, str, dict[str, Any]]:
     """The family that has a model like this, its name there and the values of its config."""
     reasons = []
     for family in FAMILIES:
-        if isinstance(model, family.model):
+        if type(model) is family.model:
             try:
                 return (family, *family.specify(model.config))
             except ValueError as error:

@@ -48,7 +48,7 @@ def describe(model: Any) -> EncDecConfig:
 def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config; token 0 pads and starts unless told."""
     demand(c, positions="sinusoidal", norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
-    demand(c, embedding_width=c.d_model, norm_eps=1e-5, tie=True)
+    demand(c, embedding_width=c.d_model, embedding_norm=False, norm_eps=1e-5, tie=True)
     return "MarianMTModel", {
         "vocab_size": c.vocab_size,
         "encoder_layers": c.n_layers,
