@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.measure import Contest, Row, measure
+from tests.benchmarks.measure import Contest, Row, measure, peak_memory
 from tests.benchmarks.table import HEADS, table
 
 
@@ -19,6 +20,7 @@ def test_the_table_is_whole(
     file = tmp_path / "bench.json"
     names = {
         "training": "training",
+        "training-llama": "training, as Llama",
         "generation": "generation, batch 1",
         "bpe-training": "BPE training",
         "bpe-encoding": "BPE encoding",
@@ -28,12 +30,7 @@ def test_the_table_is_whole(
     shown = capsys.readouterr().out
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["machine"]["threads"] == 1
-    assert {row["contest"] for row in written["rows"]} == {
-        "training",
-        "generation, batch 1",
-        "BPE training",
-        "BPE encoding",
-    }
+    assert {row["contest"] for row in written["rows"]} == set(names.values())
     for row in written["rows"]:
         assert row["contestant"] in shown
         assert (row["seconds"] is not None and row["seconds"] > 0) or row["note"], f"an empty row: {row}"
@@ -56,3 +53,17 @@ def test_a_missing_peer_has_a_row_that_says_so() -> None:
     assert len(lines) == 3
     assert lines[2].count("|") == len(HEADS) + 1
     assert "peer is not installed" in lines[2]
+
+
+def test_peak_memory_is_that_of_tensors() -> None:
+    """What a run holds at once counts, not what it holds one after the other; what stood before does not."""
+    before = torch.zeros(5000)
+
+    def run() -> None:
+        for _ in range(3):
+            before + before  # 20,000 bytes, gone before the next
+        kept = torch.ones(1000), torch.ones(1000)
+        del kept
+
+    assert peak_memory(run) == 20_000
+    assert peak_memory(lambda: (torch.ones(1000), torch.ones(1000))) == 8000

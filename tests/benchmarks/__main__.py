@@ -12,24 +12,42 @@ from pathlib import Path
 
 import torch
 
+from tests.benchmarks import grading
 from tests.benchmarks.generation import generation, generation_of_eight
 from tests.benchmarks.importing import importing
 from tests.benchmarks.measure import Contest, measure
 from tests.benchmarks.shakespeare import shakespeare
 from tests.benchmarks.table import machine, save, table
 from tests.benchmarks.tokenizing import bpe_encoding, bpe_training
-from tests.benchmarks.training import training
+from tests.benchmarks.training import training, training_llama
+
+
+def graded(quick: bool) -> Contest:
+    """A generated class, graded once: see `tests.benchmarks.grading`, which has options of its own."""
+    students = 2 if quick else 50
+    return Contest(
+        name="grading",
+        unit="submissions/s",
+        amount=students,
+        runs={"graders autograde": partial(grading.measure, students, torch.get_num_threads())},
+        rounds=1,
+        warmup=False,
+        result=str,
+    )
+
 
 CONTESTS: dict[str, Callable[[bool], Contest]] = {
     "training": training,
+    "training-llama": training_llama,
     "generation": generation,
     "generation8": generation_of_eight,
     "bpe-training": bpe_training,
     "bpe-encoding": bpe_encoding,
     "import": importing,
     "shakespeare": shakespeare,
+    "grading": graded,
 }
-LONG = {"shakespeare"}  # minutes: only when asked for by name
+LONG = {"shakespeare", "grading"}  # minutes: only when asked for by name
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
+
+from torch.profiler import ProfilerActivity, profile
 
 Run = Callable[[], object]
 
@@ -19,6 +21,7 @@ class Contest:
     missing   contestant -> why it cannot run here.
     warmup    whether all run once before it counts.
     result    reads from what a run returns what the table should say beside its time.
+    memory    whether each runs once more, at the end, for the most memory that its tensors take.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Contest:
     missing: dict[str, str] = field(default_factory=dict)
     warmup: bool = True
     result: Callable[[object], str] = lambda value: ""  # noqa: ARG005
+    memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Row:
     ratio: float | None = None
     cpu_ratio: float | None = None
     target: float | None = None
+    megabytes: float | None = None
     note: str = ""
 
 
@@ -80,6 +85,8 @@ def measure(contest: Contest) -> list[Row]:
             cpus[name].append(cpu)
             notes[name] = contest.result(value)
     rows = [row(contest, name, walls, cpus, notes[name]) for name in names]
+    if contest.memory:
+        rows = [replace(r, megabytes=peak_memory(contest.runs[r.contestant]) / 1e6) for r in rows]
     return rows + [Row(contest.name, name, contest.unit, note=why) for name, why in contest.missing.items()]
 
 
@@ -109,3 +116,21 @@ def paired(theirs: list[float], ours: list[float]) -> float:
     4.0
     """
     return median(a / max(b, 1e-3) for a, b in zip(theirs, ours, strict=True))
+
+
+def peak_memory(run: Run) -> int:
+    """The most bytes that tensors on the CPU hold during a run, beyond what they hold before it.
+
+    >>> import torch
+    >>> peak_memory(lambda: torch.zeros(1000) + torch.zeros(1000))
+    12000
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    assert seen.profiler is not None
+    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    level = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        level += change.nbytes()
+        peak = max(peak, level)
+    return peak

@@ -102,7 +102,8 @@ def shakespeare(quick: bool, text: Path | None = None) -> Contest:
 
     def result(model: object) -> str:
         assert isinstance(model, nn.Module)
-        return f"loss {loss_on_all(model, validation):.4f} (goal {LOSS})"
+        size = sum(weight.numel() for weight in model.parameters())
+        return f"loss {loss_on_all(model, validation):.4f} (goal {LOSS}), {size:,} parameters"
 
     steps = dict.fromkeys(STEPS, 3) if quick else STEPS
     return Contest(

@@ -18,7 +18,7 @@ from tests.benchmarks.measure import Row
 from tinytrans.files import write_whole
 
 PACKAGES = ("tinytrans", "torch", "transformers", "tokenizers")
-HEADS = ("contest", "contestant", "median", "ours is faster", "by processor", "target", "note")
+HEADS = ("contest", "contestant", "median", "ours is faster", "by processor", "target", "memory", "note")
 
 
 def machine() -> dict[str, Any]:
@@ -52,7 +52,8 @@ def cells(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of HEADS."""
     times = ("-" if value is None else f"{value:.2f}x" for value in (row.ratio, row.cpu_ratio))
     target = "" if row.target is None else f">= {row.target:.2f}x"
-    return (row.contest, row.contestant, figure(row), *times, target, row.note)
+    memory = "" if row.megabytes is None else f"{row.megabytes:,.1f} MB"
+    return (row.contest, row.contestant, figure(row), *times, target, memory, row.note)
 
 
 def table(rows: Sequence[Row]) -> str:

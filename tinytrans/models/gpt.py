@@ -6,6 +6,7 @@ Embedding, positions, blocks, a last norm, and a head that shares its matrix wit
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tinytrans.config import GPTConfig
 from tinytrans.models.pretrained import Pretrained, tied_as
 from tinytrans.models.stack import STD, build_block, build_norm, check_ids, last_norm
+from tinytrans.models.unrolled import unroll
 from tinytrans.nn.cache import KVCache, RollingCache
 from tinytrans.nn.positions import rotation_at, sinusoidal
 
@@ -157,3 +159,7 @@ class GPT(Pretrained):
             sizes = (c.window, c.kv_heads, c.head_width)
             return RollingCache(c.n_layers, batch, *sizes, weight.device, weight.dtype, rewind=rewind)
         return KVCache(c.n_layers, batch, room, c.kv_heads, c.head_width, weight.device, weight.dtype)
+
+    def one_by_one(self, cache: KVCache) -> Callable[[Tensor], Tensor] | None:
+        """What reads the next token alone, ids (B, 1) -> logits (B, V): the numbers of `forward`, sooner; or None."""
+        return unroll(self, cache) if type(self) is GPT else None  # what is built upon it may read otherwise

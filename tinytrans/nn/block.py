@@ -177,4 +177,4 @@ class Block(nn.Module):
 
     def drop(self, y: Tensor) -> Tensor:
         """What a sublayer adds, with dropout while training."""
-        return F.dropout(y, self.dropout, self.training)
+        return F.dropout(y, self.dropout) if self.training and self.dropout else y

@@ -20,7 +20,8 @@ from tinytrans.sampling import filters
 class LanguageModel(Protocol):
     """What generation asks of a model: logits for ids with or without a cache, and `config.max_len`.
 
-    To read prompts padded on the left it must also take `mask` and `positions`, as GPT does.
+    To read prompts padded on the left it must also take `mask` and `positions`, as GPT does. It may offer `one_by_one`:
+    cache -> a function that reads one token a row as the model does with this cache, or None.
     """
 
     @property
@@ -148,6 +149,8 @@ def stream(
     stops = None if stop is None else torch.as_tensor(stop, device=ids.device).reshape(-1)
     finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
     modules = list(model.modules())  # walked once, not at every step
+    unroll = getattr(model, "one_by_one", None)
+    read = unroll(cache) if unroll is not None and cache is not None and pads is None else None
     start = 0
     for _ in range(max_new_tokens):
         if (kept := forget(start, ids.shape[1], max_len)) > start:
@@ -155,13 +158,17 @@ def stream(
             if cache is not None:
                 cache.reset()  # what stays moves to new positions
         hidden = None if pads is None else (pads - start).clamp(min=0)
-        with evaluating(modules):
-            logits = next_logits(model, ids[:, start:], cache, hidden)
+        if read is not None and cache is not None and start + cache.length + 1 == ids.shape[1]:
+            logits = read(ids[:, -1:])
+        else:
+            with evaluating(modules):
+                logits = next_logits(model, ids[:, start:], cache, hidden)
         if repetition_penalty != 1:
             seen = None if pads is None else not_padding(ids.shape[1], pads)
             logits = filters.repetition_penalty(logits, ids, repetition_penalty, seen)
         new = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
-        new = torch.where(finished, ids[:, -1], new)
+        if stops is not None:
+            new = torch.where(finished, ids[:, -1], new)
         yield new
         if stops is not None:
             finished = finished | torch.isin(new, stops)
