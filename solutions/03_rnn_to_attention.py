@@ -585,7 +585,7 @@ curves(
 )
 
 # %% [markdown]
-# The same means, and another model: all that was added is the look back. So where does it look? Choose a written sign with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not yet found out.)
+# With the look back at least nine of ten unseen dates are right, spans like single ones (in our run: all); without it, after the same steps on the same data, hardly one in fifty. So where does it look? Choose a written sign with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not yet found out.)
 
 # %%
 shown = max(unseen[::2], key=lambda pair: len(pair[0]) if len(pair[0]) <= 40 else 0)
@@ -594,8 +594,8 @@ print(f"{shown[0]}  →  {text(written[0])}")
 look_around(looks[0], list(text(written[0])[:10].ljust(10)), list(shown[0]), title="who looks where")
 
 # %% [markdown]
-# The heat map is the alignment of the two texts: which letters the model had in view when it wrote a sign. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And the bright places need not be the digits themselves, they may lie behind
-# them: the encoder reads from the left, so that its state there has seen the whole of a number or a name.
+# The heat map is the alignment of the two texts: which letters the model had in view when it wrote a sign. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And the bright places are sharp: to write a digit of the day or
+# of the year, the model has that very digit in view, and for the month a letter of its name.
 #
 # Is this how the model *decides*? Careful: the weights say what was mixed, not what it was used for. But we may ask whether the look is needed at all:
 
@@ -619,6 +619,8 @@ with torch.no_grad():
 # ask why; D = 128 for the plain model; spans of three dates for both. *Could the plain model learn it with more steps?* It goes on improving: let somebody try ten times as many. The claim of the lesson is about what is gained by equal means.
 
 # %% [markdown]
+# It is. Shown the mean of all places instead of those that it asks for, the decoder is lost: the loss rises from nearly 0 to more than 1. And with padding in view some translations go wrong that were right, and which ones depends on how long the *other* sources of the batch are.
+#
 # ## 8. Break it on purpose (5 minutes)
 #
 # **The unmoved target.** Forget to move the targets to the right: step $t$ reads target $t$ and is to foretell target $t$. And **the lost stop**: let the loss leave the stop out. We train both for a short while, without attention, beside one that is as it should be.
