@@ -16,7 +16,7 @@
 # **Builds on** matrix products, the softmax, cross-entropy, embeddings (02). **Leads to** 04, where the recurrence goes and attention stays.
 #
 # **Time** about 90 minutes: order 5, one cell 12, what fades 12, encoder and decoder 16, the bottleneck 12, looking back 18, what it brings 7, break it 5,
-# attention as one step 5. The notebook computes for about three minutes in all on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work is many small
+# attention as one step 5. The notebook computes for about two minutes in all on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work is many small
 # steps that wait for each other, and section 9 says what that means.
 #
 # **Letters** B sequences in a batch, S places of the source, T steps of the target, E width of an embedding, D width of a state, M width of what the encoder says of a place, A width inside of
@@ -24,7 +24,7 @@
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: a plan.** 90 minutes as it stands. For 45: sections 1, 2, 4 and 6 up to `attention_pool`, with `gru_step`, `attentive_step` and `told` given away by the line under *Stuck?*, then section 7 from a run of your own. Let everybody start the training cell of section 5 *before* you talk about the bottleneck and that of
-# section 7 before the heat map, so that nobody waits. Each learner should take another language: the pictures differ, and comparing them is half of the fun. Ask for predictions twice: how many dates share their bag (section 1; most say a few per cent), and which of single dates and spans suffers more without attention (section 5).
+# section 7 before the heat map, so that nobody waits. Each learner should take another language: the pictures differ, and comparing them is half of the fun. Ask for predictions twice: how many dates share their bag (section 1; most say a few per cent), and how many of the spans are right with attention, before the curves of section 7 appear.
 
 # %% tags=["setup"]
 from collections.abc import Sequence
@@ -201,14 +201,14 @@ curves(
 )
 
 # %% [markdown]
-# At birth the gated cell forgets more slowly than the plain one, by many powers of ten over the text; and one that has learned to keep lets through a good share over the whole of it. That is why we go on with the gated cell. The other well-known one, the LSTM
+# At birth the gated cell forgets more slowly than the plain one, by many powers of ten over the text; and a cell that has learned to keep lets about a twentieth through from one end to the other. That is why we go on with the gated cell. The other well-known one, the LSTM
 # (Hochreiter and Schmidhuber 1997), rests on the same thought.
 
 # %% question="recurrent.why_gates"
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: questions on sections 2 and 3.** *Why tanh and not ReLU?* The state goes through it at every step; ReLU has no upper end, and a factor a little above 1 explodes. *Does z near 1 mean that nothing new is learned?* No: z is computed anew at each step from what comes in; it can be near 1 for a hundred steps and near 0 when a date begins. *Is the
-# vanishing the same as with many layers?* The same product of factors, along time instead of depth, and with the *same* matrix in each, which makes it worse. *Why is the third line not flat?* A bias of 3 makes z about 0.95, and $0.95^{60} = 0.046$. Let them compute which bias would keep half: z = 0.989, a bias of 4.5. A variant for the quick ones: draw the plain cell's
+# vanishing the same as with many layers?* The same product of factors, along time instead of depth, and with the *same* matrix in each, which makes it worse. *Why is the third line not flat?* A bias of 3 makes z about 0.953, and $0.953^{60} = 0.056$. Let them compute which bias would keep half: z = 0.989, a bias of 4.5. A variant for the quick ones: draw the plain cell's
 # W_h with a factor of 2 or 3 and see the other failure.
 
 # %% [markdown]
@@ -292,7 +292,7 @@ for S in (25, 50, 100, 200):
 # %% [markdown]
 # ## 5. The bottleneck (12 minutes)
 #
-# Choose a language, any of the list that `locales()` gives: `"pl"`, `"ru"`, `"de"`, `"tr"`, `"ja"`, `"ar"`, `"hi"`, `"sw"` ... The wordings are real, from Unicode's tables. Your model is to turn them into ISO dates, character by character. To make it
+# Choose a language, any of the list that `locales()` gives: `"pl"`, `"ru"`, `"de"`, `"tr"`, `"ja"`, `"ar"`, `"hi"`, `"sw"` ... The wordings are real, from Unicode's tables. Your model is to turn them into ISO dates, character by character. (The next cell is yours to change; grading does not look at it.) To make it
 # harder, every second example is a *span*, two dates, which ISO writes with a slash between them.
 
 # %%
@@ -445,8 +445,8 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
     print(f"    {source}  →  {text(row)}{'' if text(row) == target else f'   (right: {target})'}")
 
 # %% [markdown]
-# Single dates it learns. Spans it does not, or far less well: twice as much must pass through the same 64 numbers. (In quick mode the run is too short for anything.) And the longer the text, the worse; that was what Cho et al. and Bahdanau et al. saw in real translations.
-# A wider state only puts it off, as it did for the mean in section 1: however wide it is, it is one vector for everything, made before a single word of the answer is known.
+# It writes dates, in the right form, often from the right decade; but hardly ever the right one. (In quick mode not even that.) Everything about the source has to pass through the same 64 numbers, and the decoder has to take it out of them again, in another order. The longer the text, the worse: that is what
+# Cho et al. (2014b) and Bahdanau et al. saw in real translations. More training helps, and so does a wider state. But however wide it is, it is one vector for everything, made before a single sign of the answer is known.
 #
 # ## 6. Looking back (18 minutes)
 #
@@ -585,7 +585,7 @@ curves(
 )
 
 # %% [markdown]
-# Where does it look? Choose a written sign with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not yet found out.)
+# With the look back at least nine of ten unseen dates are right, spans like single ones (in our run: all); without it, after the same steps on the same data, hardly one in fifty. So where does it look? Choose a written sign with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not yet found out.)
 
 # %%
 shown = max(unseen[::2], key=lambda pair: len(pair[0]) if len(pair[0]) <= 40 else 0)
@@ -594,8 +594,8 @@ print(f"{shown[0]}  →  {text(written[0])}")
 look_around(looks[0], list(text(written[0])[:10].ljust(10)), list(shown[0]), title="who looks where")
 
 # %% [markdown]
-# The heat map is the alignment of the two texts: which letters the model had in view when it wrote a sign. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And the bright places often lie at the *end* of a word or number, or
-# one behind it: the encoder reads from the left, so its state there has seen the whole of it.
+# The heat map is the alignment of the two texts: which letters the model had in view when it wrote a sign. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And the bright places are sharp: to write a digit of the day or
+# of the year, the model has that very digit in view, and for the month a letter of its name.
 #
 # Is this how the model *decides*? Careful: the weights say what was mixed, not what it was used for. But we may ask whether the look is needed at all:
 
@@ -616,9 +616,11 @@ with torch.no_grad():
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: what to expect, and variants.** See the figures in the text for French. Languages that write the year first (`"ja"`, `"zh"`, `"hu"`) align along the diagonal; `"ar"` and `"hi"` may have digits of their own, and the model does not mind. Variants that fit into the time: feed the source backwards (`source.flip(1)` for full rows), which Sutskever et al. found to help the model *without* attention, and
-# ask why; D = 128 for the plain model; spans of three dates for both. *Could the plain model learn the spans with more steps?* To a good degree, yes; let somebody try overnight. The claim of the lesson is about what is gained at equal means.
+# ask why; D = 128 for the plain model; spans of three dates for both. *Could the plain model learn it with more steps?* It goes on improving: let somebody try ten times as many. The claim of the lesson is about what is gained by equal means.
 
 # %% [markdown]
+# It is. Shown the mean of all places instead of those that it asks for, the decoder is lost: the loss rises from nearly 0 to more than 1. And with padding in view some translations go wrong that were right, and which ones depends on how long the *other* sources of the batch are.
+#
 # ## 8. Break it on purpose (5 minutes)
 #
 # **The unmoved target.** Forget to move the targets to the right: step $t$ reads target $t$ and is to foretell target $t$. And **the lost stop**: let the loss leave the stop out. We train both for a short while, without attention, beside one that is as it should be.
@@ -650,8 +652,8 @@ for name, model, its_loss in (("unmoved", Copying(), loss), ("no stop", Plain(),
 print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 : short]) / 10:.3f}")
 
 # %% [markdown]
-# The copier has by far the best loss, and translates nothing: in use it reads what it wrote itself, and repeats it. **A loss that is too good is the most common face of a leak**; you will meet it again in lesson 04, where a mask does what the shift does here. The other one translates no worse than the
-# first, and never ends: what is not in the loss is not learned.
+# The copier has by far the best loss, and translates nothing: in use it reads what it wrote itself, and repeats it. **A loss that is too good is the most common face of a leak**; you will meet it again in lesson 04, where a mask does what the shift does here. The other one writes
+# what looks like dates, and goes on for ever: what is not in the loss is not learned.
 #
 # ## 9. Attention as one step (5 minutes)
 #
@@ -689,7 +691,7 @@ print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 
 # ## What was simplified
 #
 # - The encoder read from the left only. Bahdanau et al. read from both ends and join both states, so that each place knows what follows it; `RNNConfig(bidirectional=True)` is the library's default.
-# - One layer, 64 numbers, half a thousand steps. With more of each, the plain model gets the spans right, too; the bottleneck moves to longer texts.
+# - One layer, 64 numbers, 300 steps. With more of each the plain model gets further; what is compared here is what both reach by equal means.
 # - The likeliest sign was written at each step. Lesson 10 has better ways, beam search among them.
 # - Real systems read tokens (01), not characters.
 #
@@ -703,7 +705,7 @@ print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 
 # - Y. Bengio, P. Simard, P. Frasconi (1994). Learning Long-Term Dependencies with Gradient Descent Is Difficult. IEEE Transactions on Neural Networks 5.
 # - S. Hochreiter, J. Schmidhuber (1997). Long Short-Term Memory. Neural Computation 9.
 # - K. Cho et al. (2014). Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation. arXiv 1406.1078 (the GRU).
-# - K. Cho, B. van Merriënboer, D. Bahdanau, Y. Bengio (2014). On the Properties of Neural Machine Translation: Encoder-Decoder Approaches. arXiv 1409.1259 (quality falls with length).
+# - K. Cho, B. van Merriënboer, D. Bahdanau, Y. Bengio (2014b). On the Properties of Neural Machine Translation: Encoder-Decoder Approaches. arXiv 1409.1259 (quality falls with length).
 # - I. Sutskever, O. Vinyals, Q. V. Le (2014). Sequence to Sequence Learning with Neural Networks. arXiv 1409.3215.
 # - D. Bahdanau, K. Cho, Y. Bengio (2014). Neural Machine Translation by Jointly Learning to Align and Translate. arXiv 1409.0473.
 # - S. Bengio, O. Vinyals, N. Jaitly, N. Shazeer (2015). Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks. arXiv 1506.03099 (what to do about reading one's own errors).

@@ -10,7 +10,7 @@
 # - write GELU, exactly and as GPT-2 does, the feed-forward layer, and its gated form SwiGLU, at equal cost;
 # - count its parameters, and say which part of a model they are;
 # - read the layer as a soft dictionary, find what a neuron of a trained model answers to and what it says, and switch it off;
-# - say from your own measurements how wide it should be, and why wide and not deep.
+# - say from your own measurements what width and bend are worth, and what to think of *wide beats deep*.
 #
 # **Builds on** lessons 04 and 05 (attention) and 02 (embeddings). **Leads to** 07 (what holds both halves together) and 09 (whole transformers).
 #
@@ -283,7 +283,7 @@ def split(text: str) -> list[str]:
 T, D = 32, 48
 stories = {
     part: [split(tale.text) for tale in load("tales", n=n, split=part)]
-    for part, n in (("train", 2000), ("validation", 100))
+    for part, n in (("train", 200 if quick else 2000), ("validation", 20 if quick else 100))
 }
 words = sorted({word for texts in stories.values() for story in texts for word in story})
 number = {word: i for i, word in enumerate(words)}
@@ -439,7 +439,7 @@ for name, said in (("its own words", says), ("another neuron's", says.roll(1, 0)
     print(f"the next word is among {name}: {hits:.1%}")
 
 # %% [markdown]
-# Key and value belong together: the layer has learned *when you see this, say that*. (In quick mode it has had no time to.)
+# About a third, against a tenth: key and value belong together. The layer has learned *when you see this, say that*. (In quick mode it has had no time to.)
 #
 # **Break it on purpose.** Switch single neurons off, by putting their row of $W_{down}$ to 0, and see whom it hurts: the places where the neuron was largest, or all?
 
@@ -453,7 +453,7 @@ def surprise() -> Tensor:
 
 whole, row = surprise(), writer.layers[1].weights[1].data
 worse = []
-for n in range(0, 4 * D, 8):  # every eighth neuron
+for n in range(0, 4 * D, 96 if quick else 8):  # every eighth neuron
     kept = row[n].clone()
     row[n] = 0
     change = surprise() - whole
@@ -510,7 +510,7 @@ for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 *
     print(f"{kind:7} F = {width}, {size} weights: {unseen:.3f} nats a word on unseen stories, {seconds:.0f} s")
 
 # %% [markdown]
-# At equal size and equal steps the differences are small: in Shazeer's tables too they are a few hundredths. Nobody can tell from one small run which is best; one changes such a thing because it has been found, over many large runs, to help a little.
+# At equal size and equal steps the differences are small, here less than a tenth of a nat; in Shazeer's tables, too, they are a few hundredths. Nobody can tell from one small run which is best; one changes such a thing because it has been found, over many large runs, to help a little.
 #
 # ## 7. Wide or deep? (9 minutes)
 #
@@ -521,9 +521,8 @@ widths = [0, 1, 2, 4, 8]
 by_width = [trained("relu", n * D)[1] for n in widths]
 _, straight, _ = trained("none")
 for n, unseen in zip(widths, by_width, strict=True):
-    print(
-        f"F = {n} D: {unseen:.3f} nats a word, {2 * feed_forward_parameters(D, n * D):7,} weights in the feed-forward layers"
-    )
+    weights = 2 * feed_forward_parameters(D, n * D, False)
+    print(f"F = {n} D: {unseen:.3f} nats a word, {weights:6,} weights in the matrices of the two layers")
 print(f"F = 4 D, nothing bends: {straight:.3f}")
 curves(
     {"bent by ReLU": (widths, by_width), "nothing bends, F = 4 D": ([0, 8], [straight, straight])},
@@ -531,7 +530,8 @@ curves(
 )  # fmt: skip
 
 # %% [markdown]
-# Each doubling brings less than the one before. The layer that does not bend has as many weights as the one of 4 D, and is hardly worth more than none: it is the bend that counts.
+# Wider is better, and each weight more brings less: the step from 4 D to 8 D, with 37,000 new weights, brings less than the first 9,000 did. And the bend? A layer of 4 D that does not bend is no better than a bent one of a quarter of its width. It is better than none, for one more matrix helps even if it is straight; but about
+# half of what the layer brings is due to the bend. (In quick mode all are alike.)
 #
 # **Or deep instead?** Two matrices of 4 D² weights each could as well be eight layers of D² each, one behind the other, with a bend between any two. As many weights, as many multiplications, and more bends in a row. So why is nobody doing it?
 
@@ -576,14 +576,15 @@ for i, n in enumerate(counts):
     )
 
 # %% [markdown]
-# Two answers. The first is the loss: eight layers in a row without residuals learn badly, and with residuals of their own they would be blocks. That is what depth is for in a transformer, and there each new layer comes with another look at the neighbours.
+# Two answers. The first is the loss: eight layers in a row without residuals learn badly, so badly that our run ended behind the model that has no such layer at all. With residuals of their own they would be blocks. That is what depth is for in a transformer, and there each new layer comes with another look at the neighbours.
 #
-# The second is the time, and it depends on the machine. Eight steps wait for each other; two large products have more to do at once. On one CPU core nothing is done at once anyway, so the two come out close together, as they do above, but for the cost of starting eight products instead of two. On a GPU, which has thousands of cores to
-# keep busy, the narrow chain leaves most of them idle: it is the trouble of the recurrent network (lesson 03) once more, and the reason why one widens the layer, rather than stack more of them, if more weights are wanted. Run the cell there and compare; lesson 16 takes it apart.
+# The second is the time, and it depends on the machine. *Wide beats deep on hardware*, lecture notes say. On one CPU core, where nothing is done at once anyway, you will hardly find it: the two are close together, and for many tokens the chain may even be ahead, since its small matrices and few hidden numbers stay in the
+# processor's cache. The sentence is about GPUs. There thousands of cores want to be kept busy, and a chain of eight small products, each of which waits for the one before, leaves most of them idle unless there are very many tokens: it is the trouble of the recurrent network (lesson 03) once more. It is the reason why one widens the layer, rather than
+# stack more of them, if more weights are wanted. Run the cell there and compare; lesson 16 takes it apart.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: what the mistakes report tells.** `gelu: erf without the root` and `gelu: half is missing` are slips in reading a formula: have them evaluate their own at x = 1 by hand. `feed_forward: residual inside` anticipates lesson 07; say so kindly. `feed_forward: the mean of the tokens` comes from drawings of the layer under a whole sentence. `swiglu: silu on the other branch` is harmless in
-# a new model and fatal with loaded weights. `gated_width: eight thirds`: two conventions, of D or of F. `neuron_triggers: a place's neurons` and `neuron_words: a column of W_down`: rows and columns; let them write down the shapes, what a row *is*, before they index. On the times of section 7: on one core they differ little; a learner with a GPU should read hers aloud.
+# a new model and fatal with loaded weights. `gated_width: eight thirds`: two conventions, of D or of F. `neuron_triggers: a place's neurons` and `neuron_words: a column of W_down`: rows and columns; let them write down the shapes, what a row *is*, before they index. The times of section 7 contradict the sentence that everybody has read, on one core: let learners explain it, and one with a GPU read hers aloud.
 
 # %% question="feedforward.wide_or_deep"
 
@@ -592,7 +593,7 @@ for i, n in enumerate(counts):
 #
 # | you see | look at |
 # |---|---|
-# | a model that learns as if the layer were not there | the activation: none, or one that never bends |
+# | a model that learns, but less well than one of its size should | the activation: none, or one that never bends |
 # | weights of a trained model that give slightly other numbers, off in the fourth place | GELU by tanh for the exact one, or the reverse |
 # | weights of a trained model that give nonsense with a gated layer | gate and up exchanged |
 # | half as many parameters again as planned | SwiGLU with the width of the plain layer |

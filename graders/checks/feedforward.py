@@ -164,6 +164,12 @@ def with_dtype(answer: Any, *inputs: Any) -> Any:
     return value, str(getattr(value, "dtype", None))
 
 
+def magnified(answer: Any, x: Tensor) -> Any:
+    """A thousand times the distance from the exact GELU, so that each digit of the constants shows; and the dtype."""
+    value, dtype = with_dtype(answer, x)
+    return 1000 * (value - F.gelu(x)), dtype
+
+
 def token_alone(answer: Any, x: Tensor, *rest: Any) -> Any:
     """What becomes of the first token in its sentence, and alone."""
     return answer(x, *rest)[:, :1], answer(x[:, :1], *rest)
@@ -319,7 +325,7 @@ GELU_TANH = exercise(
     requirements=[
         requires("the values of the approximation, and the gradient", 2, numbers, run=with_gradients),
         requires("the tails: nothing far below 0, x itself far above", 1, tails, law=like_relu),
-        requires("double precision", 1, numbers_double, run=with_dtype),
+        requires("double precision, to the last digits", 1, numbers_double, run=magnified),
     ],
     wrong={
         "the exact one": (
@@ -357,6 +363,10 @@ GELU_TANH = exercise(
         "0.44715": (
             tanh_gelu(lambda x: ROOT * (x + 0.44715 * x**3)),
             "The constant is ten times too large: 0.044715.",
+        ),
+        "a rounded constant": (
+            tanh_gelu(lambda x: ROOT * (x + 0.0447 * x**3)),
+            "The constant is cut to 0.0447: it is 0.044715.",
         ),
         "the sign of the cube": (
             tanh_gelu(lambda x: ROOT * (x - 0.044715 * x**3)),
@@ -1042,7 +1052,7 @@ ONLY_HERE = question(
 WIDE = question(
     "wide_or_deep",
     "Two matrices of 4 D² weights each, or eight layers of D² weights each: equally many weights and operations. On a "
-    "GPU the wide one is faster. Why?",
+    "GPU the wide one is the faster as a rule. Why?",
     choices={
         "a": "Eight layers need eight activations, and those are what takes the time.",
         "b": "Wide matrices use fewer bytes for each weight.",

@@ -208,6 +208,14 @@ LOSS = exercise(
             losing(counts=last_stop),
             "You count up to a row's *last* stop. The text ends with the first; later ones are padding.",
         ),
+        "later stops as well": (
+            losing(counts=lambda targets, stop: first_stop(targets, stop) | (targets == stop)),
+            "Every stop counts, also those behind the first one: they are padding.",
+        ),
+        "up to the second stop": (
+            losing(counts=lambda targets, stop: (targets == stop).cumsum(1) <= 1),
+            "You go on counting until there is a *second* stop. What counts has no stop before it.",
+        ),
         "one too many": (
             losing(counts=lambda targets, stop: places(targets) <= ends(targets, stop) + 1),
             "One token behind the stop still counts.",
