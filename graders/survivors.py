@@ -87,7 +87,8 @@ def always(mutation: Mutation) -> str | None:
 def survives(exercise: Exercise, source: str) -> bool:
     """Whether the check takes a mutation for a right answer."""
     try:
-        with at_most(SECONDS):
+        with at_most(SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a mutation may well use what is deprecated, or look silly: (-2)[..., 0]
             return judge(exercise, Here(made(exercise.reference, source)), SEEDS).full
     except TimeoutError:
         return False
@@ -96,9 +97,7 @@ def survives(exercise: Exercise, source: str) -> bool:
 def made(reference: Callable[..., Any], source: str) -> Callable[..., Any]:
     """The function of a source text, in the world of the reference's module."""
     world = dict(inspect.getmodule(reference).__dict__)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # a mutation may well look silly: (-2)[..., 0]
-        exec(compile(source, "<mutation>", "exec"), world)
+    exec(compile(source, "<mutation>", "exec"), world)
     function: Callable[..., Any] = world[reference.__name__]
     return function
 

@@ -111,6 +111,11 @@ def whole_width(draw: Draw) -> tuple[int]:
     return (3 * draw.integer(10, 200),)
 
 
+def odd_width(draw: Draw) -> tuple[int]:
+    """A width of which two thirds, rounded up, are odd."""
+    return (3 * draw.integer(10, 200) + 1,)
+
+
 def rounded_width(draw: Draw) -> tuple[int, int]:
     """Two thirds lie a little above a multiple of 16: the nearest multiple is below."""
     return 24 * draw.integer(10, 200) + draw.integer(2, 9), 16
@@ -797,6 +802,7 @@ WIDTH = exercise(
         requires("two thirds, where they are whole", 1, whole_width),
         requires("two thirds, rounded up", 1, plain_width),
         requires("up to the next multiple", 1, rounded_width),
+        requires("to the next whole number unless told otherwise", 1, odd_width),
         requires("up, and not down, also from just below one", 1, nearly_width),
         requires("and no further than that", 1, fitting_width),
         requires("a third above a multiple goes up to the next", 1, tight_width),

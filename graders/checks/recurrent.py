@@ -480,6 +480,10 @@ GRU_STEP = exercise(
         "slices and lerp": gru_by_names,
         "split": gru(parts=lambda a: a.split(a.shape[-1] // 3, dim=-1)),
     },
+    equivalent={
+        "dim=-1) -> dim=--1)": "the same axis from the other end",
+        "dim=-1) -> dim=1)": "the same axis from the other end",
+    },
 )
 
 
@@ -658,6 +662,10 @@ UNROLL = exercise(
         "row by row": each_row,
         "all, then picked": all_then_picked,
         "masks as numbers": by_multiplying,
+    },
+    equivalent={
+        "lengths).unsqueeze(-1) -> lengths).unsqueeze(--1)": "the same axis from the other end",
+        "lengths).unsqueeze(-1) -> lengths).unsqueeze(1)": "the same axis from the other end",
     },
 )
 
@@ -988,6 +996,10 @@ POOL = exercise(
         ),
         "the lowest number": pool(hidden_at(torch.finfo(torch.float32).min)),
     },
+    equivalent={
+        "scores.softmax(dim=-1) -> scores.softmax(dim=--1)": "the same axis from the other end",
+        "scores.softmax(dim=-1) -> scores.softmax(dim=1)": "the same axis from the other end",
+    },
 )
 
 
@@ -1156,6 +1168,10 @@ STEP = exercise(
         "row by row": rows_step,
         "torch's own cell": lambda x, s, memory, mask, look, cell: own_cell(x, s, memory, mask, look, cell),
         "the cell's matrix cut in two": lambda x, s, memory, mask, look, cell: cut_cell(x, s, memory, mask, look, cell),
+    },
+    equivalent={
+        "dim=-1), -> dim=--1),": "the same axis from the other end",
+        "dim=-1), -> dim=1),": "the same axis from the other end",
     },
 )
 

@@ -304,6 +304,10 @@ LOSS = exercise(
         "places up to the first stop": losing(counts=lambda targets, stop: places(targets) <= ends(targets, stop)),
         "transposed": losing(each=lambda logits, targets: F.cross_entropy(logits.mT, targets, reduction="none")),
     },
+    equivalent={
+        "stops.cumsum(dim=1) - stops.long() -> stops.long() - stops.cumsum(dim=1)": "only whether it is 0 counts",
+        "stops.cumsum(dim=1) -> stops.cumsum(dim=-1)": "the same axis from the other end",
+    },
 )
 
 
@@ -517,6 +521,13 @@ TOLD = exercise(
         "row by row": by_rows_told,
         "moved as a whole": shifted_first,
         "into given tensors": preallocated,
+    },
+    equivalent={
+        "0], -> -1],": "only its shape is taken",
+        "0], -> 1],": "only its shape is taken",
+        "dim=-1) -> dim=--1)": "the same axis from the other end",
+        "dim=-1) -> dim=1)": "the same axis from the other end",
+        "range(targets.shape[1]): -> range(targets.shape[-1]):": "the same axis from the other end",
     },
 )
 
