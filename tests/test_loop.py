@@ -408,3 +408,20 @@ def test_counts_begin_at_one(wrong: dict[str, int]) -> None:
     """Accumulating no batch and recording every 0 steps are refused."""
     with pytest.raises(ValueError, match="count from 1, not"):
         run(2, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip": 0.0}, "clip 0.0 is not positive"),
+        ({"clip": float("nan")}, "clip nan"),
+        ({"accumulate": 0}, "not 0 and"),
+        ({"batches": []}, "there are no batches"),
+        ({"loss": lambda model, batch: model(batch[0])}, r"the loss has shape \(3, 4, 7\), not \(\)"),
+        ({"optimizer": adamw(build(), 0.1)}, "moves 5 tensors, none of which is a parameter of this Sequential"),
+    ],
+)
+def test_what_cannot_train_is_refused(options: dict[str, object], message: str) -> None:
+    """Numbers, losses and optimisers that would teach nothing raise ValueError and name what is wrong."""
+    with pytest.raises(ValueError, match=message):
+        run(2, build(), **options)
