@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 
 import pytest
@@ -39,9 +40,9 @@ def same(one: Batch, two: Batch) -> bool:
 @given(documents)
 def test_a_padded_row_is_its_document(documents: list[list[int]]):
     """Ids and targets of a row are the document without its last and without its first id; the rest is ignored."""
-    ids, targets, mask = pad(documents, pad_id=7)
+    ids, targets, mask, positions = pad(documents, pad_id=7)
     assert ids.shape == targets.shape == (len(documents), max(map(len, documents)) - 1)
-    assert mask is None
+    assert mask is positions is None
     for row, document in enumerate(documents):
         n = len(document) - 1
         assert ids[row].tolist() == document[:-1] + [7] * (ids.shape[1] - n)
@@ -50,7 +51,7 @@ def test_a_padded_row_is_its_document(documents: list[list[int]]):
 
 def test_long_documents_are_cut():
     """No row is longer than max_len, and the last target is still the next id."""
-    ids, targets, _ = pad([[1, 2, 3, 4, 5], [6, 7]], max_len=3)
+    ids, targets, *_ = pad([[1, 2, 3, 4, 5], [6, 7]], max_len=3)
     assert ids.tolist() == [[1, 2, 3], [6, 0, 0]]
     assert targets.tolist() == [[2, 3, 4], [7, IGNORED, IGNORED]]
 
@@ -71,7 +72,7 @@ def test_packed_documents_do_not_see_each_other(documents: list[list[int]]):
     """A packed document has the ids, the targets and the causal mask that it has alone; nobody sees padding."""
     T = 20
     rows = [[documents[i] for i in row] for row in pack(documents, T)]
-    ids, targets, mask = packed(rows, T)
+    ids, targets, mask, _ = packed(rows, T)
     for r, row in enumerate(rows):
         start = 0
         for document in row:
@@ -160,3 +161,23 @@ def test_a_batch_moves_whole():
     """All tensors of a batch move to the device, and an absent mask stays absent."""
     assert {part.device.type for part in packed([[[1, 2]]], 3).to("meta")} == {"meta"}
     assert pad([[1, 2]]).to("meta").mask is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pad([]), "0 documents, max_len None"),
+        (lambda: pad([[1], [2]]), "2 documents, max_len None: no token follows another"),
+        (lambda: pad([[1, 2]], max_len=0), "max_len 0"),
+        (lambda: PaddedBatches(DOCUMENTS, 0), "batch_size 0 counts from 1"),
+        (lambda: PaddedBatches([], 2), "0 rows do not fill one batch of 2"),
+        (lambda: PackedBatches([[1, 2], []], 4, 1), "documents of at least 2 ids"),
+        (lambda: PackedBatches(DOCUMENTS, 0, 1), "rows of 0 positions"),
+        (lambda: WindowBatches(torch.arange(9), 3, -1), "batch_size -1"),
+        (lambda: WindowBatches(torch.arange(3), 3, 1), "3 ids hold no window of 3"),
+    ],
+)
+def test_what_fills_no_batch_is_refused(make: Callable[[], object], message: str) -> None:
+    """No documents, empty ones and sizes below 1 raise ValueError and name the numbers."""
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+<<<<<<< HEAD
 import sys
+=======
+from pathlib import Path
+>>>>>>> w3
 
 import pytest
 import tokenizers
@@ -260,3 +264,19 @@ def test_a_failed_save_leaves_the_old_file(tokenizer: BPETokenizer, tmp_path, mo
         tokenizer.save(file)
     assert [entry.name for entry in tmp_path.iterdir()] == ["tokenizer.json"]
     assert file.read_text() == "old"
+
+
+def test_unknown_ids_are_refused() -> None:
+    """An id that no token has raises IndexError, instead of being left out of the text."""
+    tokenizer = BPETokenizer.train(["a story about a fox"] * 3, 270)
+    for i in (tokenizer.vocab_size, -1):
+        with pytest.raises(IndexError, match=f"no token has the id {i}; there are {tokenizer.vocab_size}"):
+            tokenizer.decode([1, i, 2])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"model": {}}'])
+def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
+    """A tokenizer.json that is none raises ValueError, which names it."""
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer"):
+        load_tokenizer(tmp_path)

@@ -17,10 +17,34 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tinytrans.config import GPTConfig
+from tinytrans.models.gpt import GPT
 from tinytrans.training.checkpoint import CheckpointError, chance, load, load_weights, restore_chance, save
 from tinytrans.training.journal import read_records
+from tinytrans.training.loop import fit
+from tinytrans.training.optim import adamw, muon
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).parents[1]
+TINY = GPTConfig(vocab_size=40, n_layers=1, d_model=16, n_heads=2)
+FULL = """
+import resource, sys
+sys.path[:0] = ["tests", "."]
+from test_checkpoint import TINY, GPT, save, torch
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file may grow larger, as on a full disk
+for write in (
+    lambda: save(f"{sys.argv[1]}/c", {"step": torch.ones(1000)}),
+    lambda: GPT(TINY).save_pretrained(f"{sys.argv[1]}/model"),
+):
+    try:
+        write()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 TREES = st.recursive(
     LEAVES, lambda tree: st.lists(tree) | st.lists(tree).map(tuple) | st.dictionaries(st.text() | st.integers(), tree)
@@ -123,6 +147,35 @@ def test_a_failed_save_keeps_the_previous_file(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="No space"):
         save(tmp_path / "c", {"step": 2})
     assert load(tmp_path / "c") == {"step": 1}
+
+
+@pytest.mark.skipif(resource is None, reason="this system sets no limits")
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    """Where a file cannot be written, OSError names it; the one before is there, and no scrap beside it."""
+    save(tmp_path / "c", {"step": 1})
+    GPT(TINY).save_pretrained(tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for said, file in zip(done.stdout.splitlines(), ("c", "model.safetensors"), strict=True):
+        assert said.startswith(f"OSError: {tmp_path}")
+        assert f"{file} could not be written" in said
+    assert load(tmp_path / "c") == {"step": 1}
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_another_runs_checkpoint_is_named(tmp_path: Path) -> None:
+    """A checkpoint of no run, or of another optimiser, raises a CheckpointError with its name and what is wrong."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    options = {"batches": [torch.ones(2, 3)], "loss": lambda model, x: model(x).square().mean(), "progress": False}
+    save(tmp_path / "c", {"weights": torch.ones(2)})
+    with pytest.raises(CheckpointError, match="is of no run of fit: it lacks chances, history, model, optimizer"):
+        fit(model, steps=2, optimizer=adamw(model, 0.1), checkpoint=tmp_path / "c", resume=True, **options)
+    fit(model, steps=1, optimizer=adamw(model, 0.1), checkpoint=tmp_path / "run", **options)
+    with pytest.raises(CheckpointError, match="is of another optimiser than this Optimizers"):
+        fit(model, steps=2, optimizer=muon(model, 0.1, 0.1), checkpoint=tmp_path / "run", resume=True, **options)
 
 
 def test_chance_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -17,6 +17,20 @@ def test_what_is_asked_for_is_picked() -> None:
     assert pick().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gpu", "no device 'gpu'"),
+        ("", "no device ''"),
+        (f"cuda:{torch.cuda.device_count()}", f"cuda:{torch.cuda.device_count()} was asked for, and CUDA finds"),
+    ],
+)
+def test_what_is_not_there_is_refused(name: str, reason: str) -> None:
+    """A name that is no device, and a GPU beyond those that there are, raise ValueError and name it."""
+    with pytest.raises(ValueError, match=reason):
+        pick(name)
+
+
 def test_a_seed_repeats_itself() -> None:
     """The same seed gives the same numbers from torch's own chance and from the generator, another seed others."""
     draws = []

@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
+<<<<<<< HEAD
 from tinytrans.sampling import generate, sample, stream
 from tinytrans.sampling.generate import draw, greedy_step, pad_left
+=======
+from tinytrans.sampling import beam_search, generate, sample, stream
+from tinytrans.sampling.generate import pad_left
+>>>>>>> w3
 
 V = 17
 PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -271,6 +276,7 @@ def test_generation_on_a_gpu() -> None:
         assert torch.equal(out.cpu(), expected)
 
 
+<<<<<<< HEAD
 def test_a_greedy_step_is_one_of_greedy_generation() -> None:
     """Steps of the readable function, each reading the whole text, give what `generate` gives at temperature 0."""
     gpt, ids = model(), torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -299,3 +305,34 @@ def test_drawing_survives_rounding(total: float) -> None:
     """Where the sum is a little off 1 the largest chance below 1 still falls on the last possible id."""
     probabilities = torch.tensor([0.5, 0.5, 0.0, 0.0]) * total
     assert draw(probabilities, torch.tensor(1 - 2**-24)).item() == 1
+=======
+@pytest.mark.parametrize(
+    ("ids", "options", "message"),
+    [
+        (torch.tensor([1, 2]), {}, r"shape \(2,\), not \(B, T\)"),
+        (torch.zeros(2, 0, dtype=torch.long), {}, r"shape \(2, 0\)"),
+        (torch.zeros(0, 3, dtype=torch.long), {}, r"shape \(0, 3\)"),
+        (PROMPT, {"max_new_tokens": -1}, "max_new_tokens -1"),
+        (PROMPT, {"pads": torch.tensor([1])}, r"pads have shape \(1,\), but there are 2 prompts"),
+        (PROMPT, {"pads": torch.tensor([0, 3])}, r"pads \[0, 3\] do not leave a token of the 3"),
+        (PROMPT, {"temperature": -1.0}, "temperature -1.0"),
+        (PROMPT, {"top_p": 0.0}, "top_p 0.0"),
+        (PROMPT + V, {}, f"outside the vocabulary of {V}"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(ids: Tensor, options: dict[str, Any], message: str) -> None:
+    """Prompts, padding and numbers that make no sense raise ValueError and name the values; beam search likewise."""
+    model = GPT(GPTConfig(vocab_size=V, n_layers=1, d_model=8, n_heads=2))
+    options = {"max_new_tokens": 3, **options}
+    with pytest.raises(ValueError, match=message):
+        generate(model, ids, **options)
+    if "temperature" not in options and "top_p" not in options:
+        with pytest.raises(ValueError, match=message):
+            beam_search(model, ids, **options)
+
+
+def test_no_prompts_are_refused() -> None:
+    """Padding nothing raises ValueError."""
+    with pytest.raises(ValueError, match="no prompts"):
+        pad_left([])
+>>>>>>> w3

@@ -410,6 +410,7 @@ def test_counts_begin_at_one(wrong: dict[str, int]) -> None:
         run(2, **wrong)
 
 
+<<<<<<< HEAD
 def test_pooled_means_are_the_mean_of_all() -> None:
     """Means over 1, 3 and 0 numbers, weighed by their counts, are the mean over all four; without any it is 0."""
     parts = [torch.randn(1, 2), torch.randn(3, 2)]
@@ -431,3 +432,20 @@ def test_an_accumulated_gradient_is_pooled() -> None:
         grads.append(model[1].weight.grad.clone())
     gradient(model, parts, total)
     torch.testing.assert_close(model[1].weight.grad, pooled(torch.stack(grads), torch.tensor([6, 3])))
+=======
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip": 0.0}, "clip 0.0 is not positive"),
+        ({"clip": float("nan")}, "clip nan"),
+        ({"accumulate": 0}, "not 0 and"),
+        ({"batches": []}, "there are no batches"),
+        ({"loss": lambda model, batch: model(batch[0])}, r"the loss has shape \(3, 4, 7\), not \(\)"),
+        ({"optimizer": adamw(build(), 0.1)}, "moves 5 tensors, none of which is a parameter of this Sequential"),
+    ],
+)
+def test_what_cannot_train_is_refused(options: dict[str, object], message: str) -> None:
+    """Numbers, losses and optimisers that would teach nothing raise ValueError and name what is wrong."""
+    with pytest.raises(ValueError, match=message):
+        run(2, build(), **options)
+>>>>>>> w3

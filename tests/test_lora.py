@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from tinytrans.adapters import (
 )
 from tinytrans.adapters.lora import correction, lora_linear, lora_size, merged_weight
 from tinytrans.config import PRESETS, GPTConfig
+from tinytrans.models import load_model
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.attention import Attention
 
@@ -44,6 +46,19 @@ def disturb(model: nn.Module) -> nn.Module:
         if weight.requires_grad:
             weight.data = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
     return model
+
+
+@pytest.mark.parametrize("targets", [("qkv",), ("qkv", "head")])
+def test_a_merged_model_is_saved_and_read(targets: tuple[str, ...], tmp_path: Path) -> None:
+    """Merged, unwrapped, saved and read, a model says the same, though its head has parted from its embedding."""
+    model = disturb(lora(small_gpt(), rank=2, targets=targets)).eval()
+    with pytest.raises(ValueError, match=r"qkv\.(a|base\.weight).* is .* in the model and missing .* unwrapped"):
+        model.save_pretrained(tmp_path)
+    expected = model(IDS)
+    unwrap(merge(model)).save_pretrained(tmp_path)
+    again = load_model(tmp_path)
+    torch.testing.assert_close(again(IDS), expected)
+    assert again.config.tie is ("head" not in targets)
 
 
 def test_by_hand() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tinytrans.config import GPTConfig
+from tinytrans.data.batches import pack, packed, pad
+from tinytrans.models.gpt import GPT
 from tinytrans.training.pretrain import (
     IGNORED,
     evaluate,
@@ -38,6 +42,22 @@ def counting(number: int, length: int = 7) -> tuple[Tensor, Tensor]:
     """Rows that count upwards, modulo 13: each token determines the next."""
     begin = torch.randint(13, (5, 1), generator=torch.Generator().manual_seed(number))
     return shift((begin + torch.arange(length + 1)) % 13)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope", "sinusoidal", "alibi", "none"])
+def test_packed_documents_are_as_if_alone(positions: Any) -> None:
+    """The loss of documents packed in rows, longer than all learned positions, is that of each document alone."""
+    torch.manual_seed(0)
+    config = GPTConfig(vocab_size=13, n_layers=2, d_model=12, n_heads=2, max_len=8, positions=positions)
+    model = GPT(config).double()
+    nn.init.normal_(model.embedding.weight, std=1.0)
+    documents = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 10, 11, 12], [2, 7]]
+    rows = [[documents[i] for i in row] for row in pack(documents, 11)]
+    assert max(map(len, rows)) > 1
+    total, count = language_model_loss(model, packed(rows, 11))
+    alone = [language_model_loss(model, pad([document])) for document in documents]
+    assert count == sum(number for _, number in alone)
+    torch.testing.assert_close(total, sum(one for one, _ in alone))
 
 
 def test_targets_are_the_next_tokens() -> None:

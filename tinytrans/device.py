@@ -10,12 +10,20 @@ import torch
 def pick(device: torch.device | str | None = None) -> torch.device:
     """The device asked for, or else the GPU where CUDA finds one, or else the CPU.
 
+    Raises ValueError for a name that is none, and for a GPU that is not there.
+
     >>> pick("cpu")
     device(type='cpu')
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {str(device)!r}: cpu, cuda, cuda:1, mps, ...") from error
+    if place.type == "cuda" and (place.index or 0) >= (found := torch.cuda.device_count()):
+        raise ValueError(f"the device {place} was asked for, and CUDA finds {found} GPUs here")
+    return place
 
 
 def seed(n: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -19,16 +19,16 @@ IGNORED = -100  # what torch's cross_entropy leaves out unless told otherwise
 
 
 class Batch(NamedTuple):
-    """ids (B, T), targets (B, T), and for packed rows a mask (B, T, T), True = may look."""
+    """ids (B, T), targets (B, T), and for packed rows a mask (B, T, T), True = may look, and positions (B, T)."""
 
     ids: Tensor
     targets: Tensor
     mask: Tensor | None = None
+    positions: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return Batch(self.ids.to(device), self.targets.to(device), mask)
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 def pad(documents: Sequence[Sequence[int]], *, max_len: int | None = None, pad_id: int = 0) -> Batch:
@@ -39,8 +39,10 @@ def pad(documents: Sequence[Sequence[int]], *, max_len: int | None = None, pad_i
     >>> pad([[5, 6, 7], [8, 9]]).targets.tolist()
     [[6, 7], [9, -100]]
     """
-    T = max(len(ids) for ids in documents) - 1
+    T = max((len(ids) for ids in documents), default=0) - 1
     T = T if max_len is None else min(T, max_len)
+    if T < 1:
+        raise ValueError(f"{len(documents)} documents, max_len {max_len}: no token follows another")
     ids, targets = np.full((len(documents), T), pad_id), np.full((len(documents), T), IGNORED)
     for row, document in enumerate(documents):
         n = min(len(document) - 1, T)
@@ -58,6 +60,8 @@ def pack(documents: Sequence[Sequence[int]], T: int) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free positions, row), sorted
+    if T < 1 or min(map(len, documents), default=2) < 2:
+        raise ValueError(f"rows of {T} positions hold documents of at least 2 ids: no token of others follows another")
     sizes = [min(len(ids) - 1, T) for ids in documents]
     for i in sorted(range(len(documents)), key=lambda i: -sizes[i]):
         at = bisect_left(room, (sizes[i], 0))
@@ -72,10 +76,13 @@ def pack(documents: Sequence[Sequence[int]], T: int) -> list[list[int]]:
 def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) -> Batch:
     """Several documents a row, behind each other; the mask is causal and keeps them apart.
 
+    The positions begin anew with each document, so that a model with learned ones reads it as if it stood alone.
+
     >>> packed([[[5, 6, 7], [8, 9]]], T=4).mask.int().tolist()
     [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]]
     """
     ids, targets = np.full((len(rows), T), pad_id), np.full((len(rows), T), IGNORED)
+    positions = np.zeros((len(rows), T), dtype=int)
     numbers = np.zeros((len(rows), T), dtype=int)  # 0 is padding, which sees only padding
     for r, row in enumerate(rows):
         start = 0
@@ -83,10 +90,11 @@ def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) 
             n = min(len(document) - 1, T - start)
             place = (r, slice(start, start + n))
             ids[place], targets[place], numbers[place] = document[:n], document[1 : n + 1], number
+            positions[place] = np.arange(n)
             start += n
     block = torch.from_numpy(numbers)
     mask = (block[:, :, None] == block[:, None, :]).tril()
-    return Batch(torch.from_numpy(ids), torch.from_numpy(targets), mask)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(targets), mask, torch.from_numpy(positions))
 
 
 def windows(ids: Tensor, starts: Tensor, T: int) -> tuple[Tensor, Tensor]:
@@ -109,6 +117,8 @@ class Batches(ABC):
     """An endless stream of batches: `batches[step]` is always the same batch, `next(batches)` goes on from `step`."""
 
     def __init__(self, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} counts from 1")
         self.batch_size, self.seed, self.step = batch_size, seed, 0
 
     @abstractmethod

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tinytrans.sampling.generate import LanguageModel, evaluating, next_logits
+from tinytrans.sampling.generate import LanguageModel, check_prompts, evaluating, next_logits
 
 NEVER = float("-inf")  # the score of what does not exist
 
@@ -72,6 +72,7 @@ def beam_search(
     Of each row the first pads[b] ids are padding. Raises ValueError where prompt and answer exceed max_len.
     Source: Graves 2012, arXiv 1211.3711; Sutskever et al. 2014, section 3.2, arXiv 1409.3215.
     """
+    check_prompts(ids, max_new_tokens, pads)
     (B, T), W, n_max = ids.shape, beams, max_new_tokens
     if W < 1 or n_max < 1:
         raise ValueError(f"beams {W} and max_new_tokens {n_max} count from 1")

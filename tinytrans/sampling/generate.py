@@ -38,6 +38,8 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor,
     (tensor([[5, 6, 7],
             [0, 0, 8]]), tensor([0, 2]))
     """
+    if not prompts:
+        raise ValueError("there are no prompts to pad")
     T = max(len(prompt) for prompt in prompts)
     pads = [T - len(prompt) for prompt in prompts]
     rows = [[pad_id] * n + list(prompt) for n, prompt in zip(pads, prompts, strict=True)]
@@ -143,6 +145,7 @@ def stream(
     Of each row the first pads[b] ids are padding (`pad_left`): the row goes on as it would without them, as long as
     all fit max_len.
     """
+    check_prompts(ids, max_new_tokens, pads)
     B, T = ids.shape
     max_len = model.config.max_len
     cache = model.new_cache(B, min(T + max_new_tokens, max_len)) if use_cache else None
@@ -208,6 +211,18 @@ def generate(
         use_cache=use_cache,
     )
     return torch.cat((ids, *(new[:, None] for new in steps)), dim=1)
+
+
+def check_prompts(ids: Tensor, max_new_tokens: int, pads: Tensor | None) -> None:
+    """Raise ValueError, naming both values, for prompts that no model can go on from."""
+    if ids.dim() != 2 or ids.numel() == 0:
+        raise ValueError(f"prompts have shape {tuple(ids.shape)}, not (B, T) with at least one token each")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens {max_new_tokens} counts from 0")
+    if pads is not None and pads.shape != ids.shape[:1]:
+        raise ValueError(f"pads have shape {tuple(pads.shape)}, but there are {len(ids)} prompts")
+    if pads is not None and not 0 <= int(pads.min()) <= int(pads.max()) < ids.shape[1]:
+        raise ValueError(f"pads {pads.tolist()} do not leave a token of the {ids.shape[1]} in each prompt")
 
 
 def forget(start: int, stop: int, max_len: int) -> int:

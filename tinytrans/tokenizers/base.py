@@ -63,8 +63,15 @@ class Tokenizer:
             self.fast.encode_special_tokens = False
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
-        """The text of ids; with `special=False` the special tokens are left out."""
-        return self.fast.decode(list(ids), skip_special_tokens=not special)
+        """The text of ids; with `special=False` the special tokens are left out.
+
+        Raises IndexError for an id that no token has.
+        """
+        known = list(ids)
+        for extreme in (min(known, default=0), max(known, default=0)):
+            if not 0 <= extreme < self.vocab_size:
+                self.id_to_token(extreme)
+        return self.fast.decode(known, skip_special_tokens=not special)
 
     def token_to_id(self, token: str) -> int:
         """The id of a token as it is written in the file; raises KeyError when there is none."""
@@ -88,8 +95,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a file, or the `tokenizer.json` in a folder."""
-        return cls.from_fast(tokenizers.Tokenizer.from_str(tokenizer_file(path).read_text(encoding="utf-8")))
+        """Open a file, or the `tokenizer.json` in a folder; raises ValueError, naming it, where it is damaged."""
+        file = tokenizer_file(path)
+        text = file.read_bytes()
+        try:
+            fast = tokenizers.Tokenizer.from_buffer(text)
+        except Exception as error:  # the package raises no kind of its own
+            raise ValueError(f"{file} is no tokenizer: {error}") from error
+        return cls.from_fast(fast)
 
     @classmethod
     def from_fast(cls, fast: tokenizers.Tokenizer) -> Self:

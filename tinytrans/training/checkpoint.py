@@ -35,7 +35,10 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors, {})
     with whole(path) as part:
-        save_file(tensors, part, metadata={"format": FORMAT, "tree": json.dumps(tree)})
+        try:
+            save_file(tensors, part, metadata={"format": FORMAT, "tree": json.dumps(tree)})
+        except SafetensorError as error:  # it says so of a full disk, too
+            raise OSError(f"{path} could not be written: {error}") from error
 
 
 def load(path: str | Path) -> dict[str, Any]:

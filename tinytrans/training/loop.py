@@ -53,6 +53,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     log: str | Path | None = None,
+    watch: Callable[[Record], None] | None = None,
     device: torch.device | str | None = None,
     compile: bool = False,
     generator: torch.Generator | None = None,
@@ -68,6 +69,7 @@ def fit(
     evaluate    model -> numbers for the record, in eval mode without gradients, every `every` steps and at the end.
     checkpoint  a file written every `every` steps, at the end and at Ctrl-C; with `resume` the run goes on from it.
     log         a JSONL file that gets each record (`tinytrans.training.journal.History`).
+    watch       is given each record too, as it is made: `tinytrans.training.board.tensorboard(folder)`, for one.
     device      where the model goes first, or None. Batches follow the model; CUDA computes under bfloat16 autocast.
     compile     whether `model(...)` is fused by torch.compile while the run lasts: its parameters keep their names,
                 so a checkpoint fits the model with and without it.
@@ -82,8 +84,11 @@ def fit(
     """
     if min(accumulate, every) < 1:
         raise ValueError(f"accumulate and every count from 1, not {accumulate} and {every}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip {clip} is not positive: no gradient would be left")
     if device is not None:
         model.to(device)
+    _check_optimizer(model, optimizer)
     history, rates = _begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
     pending: list[tuple[Tensor, Tensor]] = []
@@ -113,6 +118,8 @@ def fit(
                     history.records.append(record)
                     if log is not None and first:
                         append_record(log, record)
+                    if watch is not None and first:
+                        watch(record)
                     if checkpoint is not None:
                         _save(checkpoint, model, optimizer, history, rates, generator)
                 if history.interrupted:
@@ -149,6 +156,8 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
         with autocast(device):
             value = loss(model, to_device(batch, device))
         part, number = value if isinstance(value, tuple) else (value, 1)
+        if part.shape != ():
+            raise ValueError(f"the loss has shape {tuple(part.shape)}, not (): a mean, or a sum and its count")
         part.backward()
         total = total + part.detach()
         count = count + number
@@ -215,6 +224,16 @@ class _Display:
         }
 
 
+def _check_optimizer(model: nn.Module, optimizer: Stepper) -> None:
+    """Raise ValueError where the optimiser moves none of the model's parameters: it would train, and learn nothing."""
+    moved = {id(weight) for group in optimizer.param_groups for weight in group.get("params", ())}
+    if moved and not moved & {id(weight) for weight in model.parameters()}:
+        raise ValueError(
+            f"the optimiser moves {len(moved)} tensors, none of which is a parameter of this {type(model).__name__}: "
+            "make it of this model, after whatever replaces its parameters"
+        )
+
+
 def _begin(
     model: nn.Module, optimizer: Stepper, checkpoint: str | Path | None, resume: bool, generator: torch.Generator | None
 ) -> tuple[History, list[float]]:
@@ -229,8 +248,14 @@ def _begin(
             f"{checkpoint} holds a run already: resume=True goes on with it, another name begins anew"
         )
     state = checkpoints.load(checkpoint)
+    if missing := {"model", "optimizer", "history", "chances", "rates"} - state.keys():
+        raise checkpoints.CheckpointError(f"{checkpoint} is of no run of fit: it lacks {', '.join(sorted(missing))}")
     checkpoints.load_weights(model, state["model"], checkpoint)
-    shards.take_state(optimizer, state["optimizer"])
+    try:
+        shards.take_state(optimizer, state["optimizer"])
+    except (KeyError, ValueError) as error:
+        kind = type(optimizer).__name__
+        raise checkpoints.CheckpointError(f"{checkpoint} is of another optimiser than this {kind}: {error}") from error
     if ranks.rank() < len(state["chances"]):  # of more processes than before, the new ones keep their own chance
         own = state["chances"][ranks.rank()]
         checkpoints.restore_chance(own["global"])

@@ -18,7 +18,9 @@ from tinytrans.training.loop import evaluating, fit
 from tinytrans.training.optim import muon, wsd
 
 IGNORED = -100  # a target that no position has to predict: padding, a prompt; torch's own default
-Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]  # ids, targets, mask
+Batch = (  # ids, targets, mask, positions
+    tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+)
 
 
 def shift(ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -71,10 +73,13 @@ def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def language_model_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """What `fit` differentiates in pretraining: (ids, targets), or with a mask behind -> (sum, number) of targets."""
-    ids, targets, *mask = batch
-    masked = {"mask": mask[0]} if mask and mask[0] is not None else {}
-    return next_token_sum(model(ids, **masked), targets)
+    """What `fit` differentiates in pretraining: (ids, targets), mask and positions behind -> (sum, number) of targets.
+
+    Mask and positions may be None or left out; a packed batch has both.
+    """
+    ids, targets, *others = batch
+    given = {name: part for name, part in zip(("mask", "positions"), others, strict=False) if part is not None}
+    return next_token_sum(model(ids, **given), targets)
 
 
 def perplexity(loss: float) -> float:
