@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
 import sys
-=======
 from pathlib import Path
->>>>>>> w3
 
 import pytest
 import tokenizers

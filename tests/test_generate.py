@@ -13,13 +13,8 @@ from torch import Tensor, nn
 from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
-<<<<<<< HEAD
-from tinytrans.sampling import generate, sample, stream
-from tinytrans.sampling.generate import draw, greedy_step, pad_left
-=======
 from tinytrans.sampling import beam_search, generate, sample, stream
-from tinytrans.sampling.generate import pad_left
->>>>>>> w3
+from tinytrans.sampling.generate import draw, greedy_step, pad_left
 
 V = 17
 PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -276,7 +271,6 @@ def test_generation_on_a_gpu() -> None:
         assert torch.equal(out.cpu(), expected)
 
 
-<<<<<<< HEAD
 def test_a_greedy_step_is_one_of_greedy_generation() -> None:
     """Steps of the readable function, each reading the whole text, give what `generate` gives at temperature 0."""
     gpt, ids = model(), torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -305,7 +299,8 @@ def test_drawing_survives_rounding(total: float) -> None:
     """Where the sum is a little off 1 the largest chance below 1 still falls on the last possible id."""
     probabilities = torch.tensor([0.5, 0.5, 0.0, 0.0]) * total
     assert draw(probabilities, torch.tensor(1 - 2**-24)).item() == 1
-=======
+
+
 @pytest.mark.parametrize(
     ("ids", "options", "message"),
     [
@@ -335,4 +330,3 @@ def test_no_prompts_are_refused() -> None:
     """Padding nothing raises ValueError."""
     with pytest.raises(ValueError, match="no prompts"):
         pad_left([])
->>>>>>> w3

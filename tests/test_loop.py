@@ -410,7 +410,6 @@ def test_counts_begin_at_one(wrong: dict[str, int]) -> None:
         run(2, **wrong)
 
 
-<<<<<<< HEAD
 def test_pooled_means_are_the_mean_of_all() -> None:
     """Means over 1, 3 and 0 numbers, weighed by their counts, are the mean over all four; without any it is 0."""
     parts = [torch.randn(1, 2), torch.randn(3, 2)]
@@ -432,7 +431,8 @@ def test_an_accumulated_gradient_is_pooled() -> None:
         grads.append(model[1].weight.grad.clone())
     gradient(model, parts, total)
     torch.testing.assert_close(model[1].weight.grad, pooled(torch.stack(grads), torch.tensor([6, 3])))
-=======
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -448,4 +448,3 @@ def test_what_cannot_train_is_refused(options: dict[str, object], message: str) 
     """Numbers, losses and optimisers that would teach nothing raise ValueError and name what is wrong."""
     with pytest.raises(ValueError, match=message):
         run(2, build(), **options)
->>>>>>> w3
