@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 # %%
-torch.manual_seed(0)
+seeded = torch.manual_seed(0)
 
 # %% tags=["tools"]
 import os

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 # %%
-torch.manual_seed(0)
+seeded = torch.manual_seed(0)
 
 # %% tags=["tools"]
 import html
@@ -181,7 +181,7 @@ print(f"the newborn model: loss {first:.2f}, perplexity {perplexity(first):.0f};
 ways = {
     "padded, in random order": PaddedBatches(ids, 12, max_len=config.max_len, sort=1),
     "padded, like lengths together": PaddedBatches(ids, 12, max_len=config.max_len, sort=16),
-    "packed into rows of 256": PackedBatches(ids, 256, 12),
+    "packed into rows of 1024": PackedBatches(ids, 1024, 4),
 }
 for name, way in ways.items():
     some = [way[i] for i in range(3 if quick else 30)]
@@ -459,9 +459,9 @@ history = fit(
     schedule=partial(warmup_cosine, warmup=15, total=steps), evaluate=look, every=every,
     checkpoint=Path(folder.name) / "checkpoint.safetensors", progress=False,
 )  # fmt: skip
-model.eval()
 
 # %% tags=["measured"]
+model.eval()
 last = history.records[-1]
 print(f"{history.steps} steps in {last['seconds']:.0f} s; the last {every} have a mean loss of {last['loss']:.3f}")
 print(f"on unseen stories: loss {last['validation']:.3f}, perplexity {last['perplexity']:.2f}")
@@ -533,7 +533,7 @@ def judged(stories: list[str]) -> dict[str, float]:
 
 
 early = fresh(config)
-fit(
+early_run = fit(
     early, batches, our_loss, steps=steps // 4, optimizer=muon(early, 0.03, 6e-3, betas=(0.9, 0.99), iterations=4),
     schedule=partial(warmup_cosine, warmup=15, total=steps // 4), progress=False,
 )  # fmt: skip
