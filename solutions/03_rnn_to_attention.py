@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · From recurrent networks to attention
 #
-# Lesson 02 made one vector of a sentence by averaging its words' vectors. That forgets the order. Here a network reads the words one after the other, keeps
+# The simplest vector of a sentence is the mean of its words' vectors. It forgets the order. Here a network reads the words one after the other, keeps
 # what matters in a state, and writes a translation from it: dates in a language of your choice become ISO dates. You will see where this breaks, and how one added
 # idea, *looking back*, mends it. That idea is attention, and the rest of the course grows out of it.
 #
@@ -13,7 +13,7 @@
 # - show the bottleneck of the one vector in a run of your own, and widen it with additive attention;
 # - read a heat map of who looked where, and recognise a decoder that has seen its answers.
 #
-# **Builds on** matrix products, the softmax, cross-entropy, embeddings (02). **Leads to** 04, where the recurrence goes and attention stays.
+# **Builds on** matrix products, the softmax, cross-entropy, embeddings (a vector for each word). **Leads to** 04, where the recurrence goes and attention stays.
 #
 # **Time** about 90 minutes: order 5, one cell 12, what fades 12, encoder and decoder 16, the bottleneck 12, looking back 18, what it brings 7, break it 5,
 # attention as one step 5. The notebook computes for about two minutes in all on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work is many small
@@ -389,7 +389,7 @@ class Plain(Reader):
         return torch.stack(written, dim=1), None
 
 
-# %%
+# %% tags=["measured"]
 def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same 64 examples for the same step."""
     chosen = torch.randint(len(train), (64,), generator=torch.Generator().manual_seed(step))
@@ -536,7 +536,7 @@ print("scores", scores, "\nshares", shares, "\ncontext", context)
 # The same encoder, the same widths, the same data, steps and learning rate. The one thing that is new is the look back.
 
 
-# %%
+# %% tags=["measured"]
 class Looking(Reader):
     """With attention: before each step the decoder looks back at all that the encoder has said."""
 
@@ -599,7 +599,7 @@ look_around(looks[0], list(text(written[0])[:10].ljust(10)), list(shown[0]), tit
 #
 # Is this how the model *decides*? Careful: the weights say what was mixed, not what it was used for. But we may ask whether the look is needed at all:
 
-# %%
+# %% tags=["measured"]
 source, lengths, target = numbered(unseen)
 for name, options in (("as trained", {}), ("padding not hidden", {"hide": False})):
     written, _ = looking.translate(source, lengths, **options)
@@ -693,7 +693,7 @@ print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 
 # - The encoder read from the left only. Bahdanau et al. read from both ends and join both states, so that each place knows what follows it; `RNNConfig(bidirectional=True)` is the library's default.
 # - One layer, 64 numbers, 300 steps. With more of each the plain model gets further; what is compared here is what both reach by equal means.
 # - The likeliest sign was written at each step. Lesson 10 has better ways, beam search among them.
-# - Real systems read tokens (01), not characters.
+# - Real systems read tokens, pieces of words, not characters.
 #
 # ## Where this lives in tinytrans
 #

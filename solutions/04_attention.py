@@ -713,7 +713,7 @@ curves(
 # On double-logarithmic paper T² is a line twice as steep as T. Where the line of attention bends upwards, its matrix has outgrown the processor's cache: from there on
 # memory sets the pace, and the GFLOP/s fall. Attention does more arithmetic, and on a long text it pays for that. But all of its arithmetic may run
 # at once, while the RNN takes T steps that wait for each other. On a GPU that decides the matter for most lengths that one trains on: more operations, less time. On a
-# CPU you may see the lines meet. Lesson 16 takes the T² apart: windows, tiles, and a softmax that never stores the matrix.
+# CPU you may see the lines meet. The T² itself has been attacked, too: by windows (section 7), and by tiles and a softmax that never store the matrix (Dao et al. 2022).
 #
 # ## 10. What to watch out for
 #
@@ -740,8 +740,8 @@ curves(
 #
 # - There was one head. Lesson 05 gives the model several, each with its own matrices.
 # - The rounds here have no feed-forward layer (06), and their residuals and norms were borrowed (07), as were the positions (08).
-# - The words were whole words; real models read tokens (01).
-# - The measured attention stores the whole matrix; fused kernels never do (16).
+# - The words were whole words; real models read tokens, pieces of words.
+# - The measured attention stores the whole matrix; fused kernels never do.
 #
 # ## Where this lives in tinytrans
 #

@@ -13,8 +13,8 @@
 # - look into the heads of a trained model, switch them off one by one, and draw careful conclusions;
 # - let heads share keys and values (grouped-query and multi-query attention), and say what that saves.
 #
-# **Builds on** lesson 04 (attention, masks); if you skipped 04, the formula in section 2 is all that you need of it. **Leads to** 07 and 09 (the
-# block around this layer), 10 (the cache, which is why keys and values are shared).
+# **Builds on** lesson 04 (attention, masks); if you skipped 04, the formula in section 2 is all that you need of it. **Leads to** 07 (the
+# block around this layer) and 10 (the cache, which is why keys and values are shared).
 #
 # **Time** about 90 minutes: two questions, one softmax 10, cutting the width 15, a softmax per head 10, the whole layer 15, how many heads 5,
 # counting 5, a look inside 15, break it 5, sharing 10. The notebook computes for one to two minutes in all on one core. A GPU changes nothing that matters: the models are tiny.

@@ -12,7 +12,7 @@
 # - read the layer as a soft dictionary, find what a neuron of a trained model answers to and what it says, and switch it off;
 # - say from your own measurements what width and bend are worth, and what to think of *wide beats deep*.
 #
-# **Builds on** lessons 04 and 05 (attention) and 02 (embeddings). **Leads to** 07 (what holds both halves together) and 09 (whole transformers).
+# **Builds on** lessons 04 and 05 (attention). **Leads to** 07 (what holds both halves together).
 #
 # **Time** about 80 minutes: what attention cannot do 8, the bend 14, widen, bend, narrow 13, what it costs 10, a soft dictionary 16, the gate 10, wide or deep 9. The notebook computes for about two minutes in all on one CPU core, mostly in
 # sections 5 and 7. A GPU changes the times in section 7, and more than that: which of two networks is the faster one.
@@ -444,7 +444,7 @@ for name, said in (("its own words", says), ("another neuron's", says.roll(1, 0)
 # **Break it on purpose.** Switch single neurons off, by putting their row of $W_{down}$ to 0, and see whom it hurts: the places where the neuron was largest, or all?
 
 
-# %%
+# %% tags=["measured"]
 @torch.no_grad()
 def surprise() -> Tensor:
     """The loss at every place of the unseen stories."""
@@ -503,7 +503,7 @@ print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places,
 # %% exercise="feedforward.gated_width"
 # from: tinytrans.nn.feedforward.gated_width
 
-# %%
+# %% tags=["measured"]
 for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 * D))):
     model, unseen, seconds = trained(kind, width)
     size = sum(p.numel() for p in model.parameters())
@@ -535,7 +535,7 @@ curves(
 #
 # **Or deep instead?** Two matrices of 4 D² weights each could as well be eight layers of D² each, one behind the other, with a bend between any two. As many weights, as many multiplications, and more bends in a row. So why is nobody doing it?
 
-# %%
+# %% tags=["measured"]
 _, wide, wide_seconds = trained("relu", 4 * D)
 _, deep, deep_seconds = trained("deep", 4 * D)
 print(f"wide: {wide:.3f} nats a word in {wide_seconds:.1f} s;  deep: {deep:.3f} nats a word in {deep_seconds:.1f} s")
@@ -580,7 +580,7 @@ for i, n in enumerate(counts):
 #
 # The second is the time, and it depends on the machine. *Wide beats deep on hardware*, lecture notes say. On one CPU core, where nothing is done at once anyway, you will hardly find it: the two are close together, and for many tokens the chain may even be ahead, since its small matrices and few hidden numbers stay in the
 # processor's cache. The sentence is about GPUs. There thousands of cores want to be kept busy, and a chain of eight small products, each of which waits for the one before, leaves most of them idle unless there are very many tokens: it is the trouble of the recurrent network (lesson 03) once more. It is the reason why one widens the layer, rather than
-# stack more of them, if more weights are wanted. Run the cell there and compare; lesson 16 takes it apart.
+# stack more of them, if more weights are wanted. Run the cell there and compare.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: what the mistakes report tells.** `gelu: erf without the root` and `gelu: half is missing` are slips in reading a formula: have them evaluate their own at x = 1 by hand. `feed_forward: residual inside` anticipates lesson 07; say so kindly. `feed_forward: the mean of the tokens` comes from drawings of the layer under a whole sentence. `swiglu: silu on the other branch` is harmless in

@@ -13,7 +13,7 @@
 # - tell why post-norm wants a warm-up, from a run of your own;
 # - put dropout where it belongs.
 #
-# **Builds on** lesson 04 (attention, the causal mask) and lesson 06 (the feed-forward layer). **Leads to** 09 (whole transformers) and 11 (training them).
+# **Builds on** lesson 04 (attention, the causal mask) and lesson 06 (the feed-forward layer). **Leads to** 11 (training whole transformers).
 #
 # **Time** about 90 minutes: deep is hard 6, the stream 10, LayerNorm 14, RMSNorm 7, the batch 13, before or after 13, the pull at each layer 10, warm-up 10,
 # dropout 7. The notebook itself computes for about a minute in all on one CPU core. A GPU changes nothing: everything here is small.

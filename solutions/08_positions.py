@@ -13,7 +13,7 @@
 # - keep positions right while decoding with a cache, and recognise a model whose positions restart;
 # - say what happens to each of the three on a text longer than any in training, from your own measurement.
 #
-# **Builds on** lesson 04 (attention, masks) and, for the word *head*, 05. **Leads to** 09 (the whole transformer) and 10 (generation with a cache).
+# **Builds on** lesson 04 (attention, masks) and, for the word *head*, 05. **Leads to** 10 (generation with a cache).
 #
 # **Time** about 85 minutes: a set 10, clocks 20, a learned table 10, distance 5, turning 20, how far it reaches 10, decoding 10. The
 # notebook computes for about a minute on two CPU cores. A GPU changes nothing but the speed of section 6.

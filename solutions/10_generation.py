@@ -12,8 +12,7 @@
 # - extend several texts at once by beam search, and say what it is good for;
 # - write attention with a KV cache, prove that it changes nothing, measure what it saves, and count what it costs.
 #
-# **Builds on** lesson 04 (attention and the causal mask), 08 (positions) and 09 (the whole GPT). **Leads to** 11 (training such a model yourself) and 16 (why decoding
-# is slow on fast hardware).
+# **Builds on** lesson 04 (attention and the causal mask), 07 (the block) and 08 (positions). **Leads to** 11 (training such a model yourself).
 #
 # **Time** about 90 minutes: the loop 10, greedy 8, chance 12, temperature 8, cutting the tail 15, the trade 7, beams 10, the cache 15, breaking it 5.
 # The notebook computes for about two minutes in all on two CPU cores. A GPU changes the speeds in section 8, and nothing else.
@@ -244,7 +243,7 @@ print(stories[0])
 # Every story is another one now. Are they good? We ask for two things: it is consistent, and it has an end.
 
 
-# %%
+# %% tags=["measured"]
 def sound(story: str) -> bool:
     """Whether a story keeps to its own world and comes to an end."""
     return all(consistent(story).values()) and facts(story)["end"] is not None
@@ -337,7 +336,7 @@ for t in (0.5, 1.0, 2.0):
 # | C | 0.15 | 0.75 | 0.90 | stays: it is the one that **crosses** 0.8 |
 # | D | 0.10 | 0.90 | 1 | goes |
 #
-# Look at the sum *before* a token: it stays if that is still below p. The sum *with* it would drop C, leaving 0.75 instead of at least 0.8. And where one token alone has 0.95, looking at the sum with it would leave nothing at all. (This is the most common mistake in published code.) The
+# Look at the sum *before* a token: it stays if that is still below p. The sum *with* it would drop C, leaving 0.75 instead of at least 0.8. And where one token alone has 0.95, looking at the sum with it would leave nothing at all. The
 # shares become $0.5 / 0.9 = 0.56$, $0.28$ and $0.17$.
 
 # %% [markdown]
@@ -432,7 +431,7 @@ curves(
     y_label="quality (share of sound stories)",
 )
 
-# %%
+# %% tags=["measured"]
 for name, points in found.items():
     print(f"{name:12}", ", ".join(f"{d:.2f}/{q:.2f}" for d, q in points), "(diversity/quality)")
 
@@ -535,7 +534,7 @@ for name, texts in groups.items():
 # from: tinytrans.nn.cache.cached_attend
 
 # %% [markdown]
-# Into the model with it. `reading` is the GPT of lesson 09, written out: embedding, positions, blocks, norm, head. Only the attention is yours.
+# Into the model with it. `reading` is a whole GPT, written out: embedding, positions, blocks, norm, head. Only the attention is yours.
 
 # %%
 Kept = list[tuple[Tensor, Tensor]]  # the keys and values of each layer
@@ -611,7 +610,7 @@ for n, again, cached in zip(lengths, *steps.values(), strict=True):
 # %% [markdown]
 # Without a cache the time to the next token grows with the text, and at the end faster than the text does, as the T² of attention makes itself felt. With the cache it grows slowly: the new token's matrices are the same work at any length, and only its look at the keys gets longer.
 #
-# **The two phases** have different natures. Reading the prompt (*prefill*) handles many tokens at once. Writing (*decode*) handles one token a step, and for that one token every weight of the model must be fetched from memory. So decoding waits for memory and not for arithmetic; lesson 16 measures that.
+# **The two phases** have different natures. Reading the prompt (*prefill*) handles many tokens at once. Writing (*decode*) handles one token a step, and for that one token every weight of the model must be fetched from memory. So decoding waits for memory and not for arithmetic.
 #
 # ### Nothing is free
 #
@@ -691,7 +690,7 @@ for name, options in {
 #
 # And two faults in the filters. First top-p with the crossing token dropped: at how many places would nothing be left? Second the order: what if the nucleus is cut *before* the temperature?
 
-# %%
+# %% tags=["measured"]
 alone = (places.amax(dim=-1) > 0.9).float().mean()
 print(f"p = 0.9, the crossing token dropped: nothing is left at {alone:.0%} of the places")
 

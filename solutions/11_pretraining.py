@@ -12,7 +12,7 @@
 # - write AdamW, warm-up and cosine, clipping and accumulation, and say what each is against;
 # - run a training that survives a kill, and tell by a verifier whether it has worked.
 #
-# **Builds on** lesson 09 (the whole GPT) and lesson 10 (generation). **Leads to** 12 (from going on with texts to following instructions) and 13 (preferences).
+# **Builds on** lessons 04 to 08 (the parts of a GPT) and 10 (generation). **Leads to** 12 (from going on with texts to following instructions) and 13 (preferences).
 #
 # **Time** about 90 minutes: the task 10, the loss 15, batches 10, the optimiser 15, the schedule 7, clipping and accumulation 10, your own loop 5, the real run 10, killed and resumed 3, breaking it 5.
 # The notebook computes for about four minutes on two CPU cores, most of it in section 8. A GPU takes the training from minutes to seconds, and there it is done in mixed precision (section 7).
@@ -566,7 +566,7 @@ for aim, reached in aims.items():
 # Real runs take weeks, and machines fail. A **checkpoint** holds all that the next step depends on: the weights, the optimiser's means, the step, and the state of every source of chance (dropout draws from one). Leave one out, and the run goes on, but it is another run. Here is a small training program. We let it run to its end in one
 # folder; in another we kill it without warning as soon as its first checkpoint lies there, and start it again.
 
-# %%
+# %% tags=["measured"]
 program = """
 import json, sys
 from dataclasses import replace

@@ -142,7 +142,7 @@ show(asked_base)
 #
 # `<|user|>Hi.<|assistant|>Hello!<|end|><|user|>A story, please.<|assistant|>`
 #
-# and what comes next is the model's. Nothing stands between a sign and the words, not even a space: a space belongs to the token that follows it (lesson 01), so one too many makes another token of the answer's first word. This form is
+# and what comes next is the model's. Nothing stands between a sign and the words, not even a space: a space belongs to the token that follows it , so one too many makes another token of the answer's first word. This form is
 # a **chat template**. Every family of models has its own, and none of them works with another's.
 
 # %% [markdown]
@@ -239,7 +239,7 @@ read_along(words, learned[0].float(), notes, title="shaded: learned")
 #
 # Some thousand requests with their stories, encoded once. A user's text is encoded as plain text (`special=False`), and the signs' ids are put in by us.
 
-# %%
+# %% tags=["measured"]
 user, assistant = tokenizer.token_to_id("<|user|>"), tokenizer.token_to_id("<|assistant|>")
 tales = load("tales", n=48 if quick else 2400, seed=3)
 prompts = [[user, *tokenizer.encode(tale.instruction, special=False), assistant] for tale in tales]
@@ -365,7 +365,7 @@ wanted = sum(lora_size(*reversed(m.weight.shape), 8) for m in thin.modules() if 
 trained = sum(w.numel() for w in thin.parameters() if w.requires_grad)
 print(f"{trained:,} numbers train, by your formula {wanted:,}, of {sum(w.numel() for w in base.parameters()):,}")
 
-# %%
+# %% tags=["measured"]
 losses["LoRA"] = tune(thin, lr=5e-3)
 table["LoRA"] = report(thin)
 print(table["LoRA"])
@@ -404,7 +404,7 @@ with torch.no_grad():
 # %% [markdown]
 # Our base model, like most of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives it one for each layer and norm, all zero, so that it computes what it did.
 
-# %%
+# %% tags=["measured"]
 shifted = with_biases(load_base())
 chosen = biases(name for name, _ in shifted.named_parameters())
 for name, weight in shifted.named_parameters():

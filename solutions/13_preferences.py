@@ -12,7 +12,7 @@
 # - recognise over-optimisation: a reward that rises while the answers get worse;
 # - say what *bringing up* a model can reach, and who decides what is good.
 #
-# **Builds on** lesson 12 (prompts, answers and masks), cross-entropy (11) and sampling (10). **Leads to** the capstone (17).
+# **Builds on** lesson 12 (prompts, answers and masks), cross-entropy (11) and sampling (10). It is the last of the main line.
 #
 # **Time** about 90 minutes: taste 5, a reward model 15, how likely is an answer 5, DPO 15, ORPO 10, rewards and advantages 15, PPO 20, comparing 5. The notebook computes for about four minutes on two CPU cores, most of it in the model's own writing.
 # A GPU shortens that, and allows longer runs.
