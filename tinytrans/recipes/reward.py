@@ -42,9 +42,9 @@ def reward(run: Run) -> Report:
 def train_judge(run: Run) -> tuple[RewardHead, Tokenizer, History]:
     """Train the reward model and keep it in the run's folder."""
     model, tokenizer = load_instructed(run)
-    pairs = pairs_of(run, tokenizer, run.pick(300, 16)) + retell(run, run.pick(4000, 16))
+    pairs = pairs_of(run, tokenizer, run.pick(300, 16)) + retell(run, run.pick(3000, 16))
     judge = RewardHead(model, model.config.d_model).to(run.device)
-    steps = run.pick(400, 2)
+    steps = run.pick(300, 2)
     history = fit(
         judge,
         PreferenceBatches(pairs, tokenizer, min(BATCH, len(pairs)), seed=run.seed),

@@ -110,19 +110,15 @@ def divergence(
 
 
 def retell(run: Run, n: int) -> list[Preference]:
-    """Pairs that need no model: up to n tales, each beside one of the same world but for a single fact, often the end.
-
-    Of tales with an open end only some: were happy ends the better ones in most pairs, one could do without reading
-    the prompt.
-    """
+    """Pairs that need no model: n tales, each beside one of the same world but for a single fact, mostly the end."""
     chance = random.Random(f"retell {run.seed}")
-    tales = [tale for tale in Tales(n, seed=run.seed + 4) if not is_open(tale.instruction) or chance.random() < 0.4]
+    tales = list(Tales(n, seed=run.seed + 4))
     pairs = []
     for tale, other in zip(tales, tales[1:] + tales[:1], strict=True):
         field = pick(chance, ("kind", "place", "color", "thing", "food", "dialogue"))
         new: Any = getattr(other.facts, field)
         changes = {field: new}
-        if chance.random() < 0.5 or new is None or getattr(tale.facts, field) is None:
+        if chance.random() < 0.7 or new is None or getattr(tale.facts, field) is None:
             changes = {"end": "sad" if tale.facts.end == "happy" else "happy"}
         changed = tell(replace(tale.facts, **changes), chance)
         pairs.append(prefer(tale.instruction, [tale.text, changed], like))
