@@ -27,15 +27,17 @@ BATCH = 8  # pairs
 def reward(run: Run) -> Report:
     """A reward model is trained on pairs of the SFT model's answers, and orders pairs that it never saw.
 
-    The control: to like the longer story better.
+    The control: to like the longer story better. What it is for is the taste in ends: the SFT model obeys so well that
+    its few disobedient answers differ from obedient ones in a word, and these pairs stay hard.
     """
     judge, tokenizer, history = train_judge(run)
     unseen = pairs_of(run, tokenizer, run.pick(160, 16), "validation")
-    rows = {
-        "reward model": in_order(judge, unseen, tokenizer, run),
-        "control: the longer": by_length(unseen),
+    ours, control = in_order(judge, unseen, tokenizer, run), by_length(unseen)
+    rows = {"reward model": ours, "control: the longer": control}
+    aims = {
+        "pairs that differ by the end in order >= 0.90": ours.get("by the end", 0.0) >= 0.9,
+        "all pairs in order >= 0.20 above the control": ours["pairs"] >= control["pairs"] + 0.2,
     }
-    aims = {"pairs in order >= 0.90": rows["reward model"]["pairs"] >= 0.9}
     return Report(rows=rows, figures={"unseen pairs": len(unseen)}, aims=aims, records=history.records)
 
 
