@@ -143,7 +143,7 @@ ATTACKS = {
         "import mmap, os, time\ndef halve_softmax(x):\n    for _ in range(6):\n        if os.fork() == 0:\n            m = mmap.mmap(-1, 1 << 28)\n            for i in range(0, 1 << 28, 4096): m[i] = 1\n            time.sleep(60)\n    time.sleep(60)"
     ),
     "a property of a tensor": wins("class Data(torch.Tensor):\n    shape = property(lambda self: torch.Size([2, 2]))\n    def detach(self): return torch.zeros(2, 2)\ndef halve_softmax(x):\n    return x.as_subclass(Data)"),
-    "a dict whose keys share a hash": wins("def halve_softmax(x):\n    return {i * (2**61 - 1): 0 for i in range(1, 40_000)}", "key"),
+    "a dict whose keys share a hash": wins("def halve_softmax(x):\n    return {i * (2**61 - 1): 0 for i in range(1, 4_000)}", "key"),
     "an empty tensor of a giant shape": wins("import os, struct\ndef halve_softmax(x):\n    h = b'{\"d\": [[\"n\", 0], [\"value\", {\"t\": [\"int8\", [0, 549755813888, 549755813888]]}]]}'\n    os.write(3, struct.pack('<II', len(h), 0) + h)\n    return x", "no answer"),
     "a name that lies about its class": wins("class Meta(type):\n    __name__ = property(lambda c: 1 / 0)\nclass X(metaclass=Meta): pass\ndef halve_softmax(x):\n    return X()"),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
