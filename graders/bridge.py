@@ -178,7 +178,7 @@ def post(
     config = configuration(root, out)
     entries: dict[str, Entry] = {}
     for student, submission in submissions.items():
-        notebook = rebuilt_notebook(release, submission.sources)
+        notebook = rebuilt_notebook(release, shown(release, submission.sources))
         write_outputs(notebook, release, verdicts[student])
         keep(out / "autograded" / student / release.name, release.name, notebook, when.get(student))
         entries[student] = entry(notebook, when.get(student))
