@@ -49,6 +49,10 @@ ALWAYS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str], str],
 )
 
 
+class TooLong(KeyboardInterrupt):
+    """A mutation did not come to an end. An interrupt, for all else the judge takes for the answer's own failure."""
+
+
 @dataclass(frozen=True)
 class Survey:
     """What an exercise's check does with the mutations of its reference."""
@@ -90,7 +94,7 @@ def survives(exercise: Exercise, source: str) -> bool:
         with at_most(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a mutation may well use what is deprecated, or look silly: (-2)[..., 0]
             return judge(exercise, Here(made(exercise.reference, source)), SEEDS).full
-    except TimeoutError:
+    except TooLong:
         return False
 
 
@@ -104,13 +108,13 @@ def made(reference: Callable[..., Any], source: str) -> Callable[..., Any]:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in a block that takes longer; where there are no alarms (Windows), let it run."""
+    """Raise TooLong in a block that takes longer; where there are no alarms (Windows), let it run."""
     if not hasattr(signal, "SIGALRM"):
         yield
         return
 
     def ring(*_: Any) -> None:
-        raise TimeoutError
+        raise TooLong
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
