@@ -428,7 +428,7 @@ class Pair(nn.Module):
         self.policy, self.critic = load_sft(), copy.deepcopy(judge)
 
 
-def ppo_batch(both: Pair, beta: float, kept: list, step: int, n: int = 4 if quick else 32):
+def ppo_batch(both: Pair, beta: float, kept: list, step: int, n: int = 4 if quick else 20):
     """A new round every second step: answers, advantages and returns; in between the same once more."""
     if step % 2 == 0:
         some = [asked[(step // 2 * n + i) % len(asked)] for i in range(n)]
