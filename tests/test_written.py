@@ -139,16 +139,17 @@ def points(out: Path) -> tuple[float, bool]:
 def test_a_hand_gives_points_that_stay(asked: Release, tiny: Path, tmp_path: Path) -> None:
     """A written answer waits for a hand; points and comment stay when it is autograded again; feedback shows both."""
     verdict = grade(asked, Submission(RIGHT), lambda: Sandbox("none"))
-    (tmp_path / "verdicts.json").write_text(json.dumps({"students": {"ann": verdict.as_dict(details=True)}}))
+    verdicts = {"ann": verdict.as_dict(details=True)}
+    (tmp_path / "verdicts.json").write_text(json.dumps({"students": verdicts}))
     submissions = {"ann": Submission(RIGHT | {"report": HOSTILE})}
-    bridge.post(asked, submissions, root=tiny, out=tmp_path, feedback=False)
+    bridge.post(asked, submissions, verdicts, root=tiny, out=tmp_path, feedback=False)
     assert points(tmp_path) == (0, True)
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
         found = gradebook.find_grade("report", NAME, NAME, "ann")
         found.manual_score, found.needs_manual_grade = 3, False
         gradebook.find_comment("report", NAME, NAME, "ann").manual_comment = "the reason is missing"
         gradebook.db.commit()
-    bridge.post(asked, submissions, root=tiny, out=tmp_path, feedback=True)
+    bridge.post(asked, submissions, verdicts, root=tiny, out=tmp_path, feedback=True)
     assert points(tmp_path)[0] == 3
     page = (tmp_path / "feedback" / "ann" / NAME / f"{NAME}.html").read_text()
     assert "the reason is missing" in page
