@@ -38,8 +38,12 @@ def stacked(draw: Draw) -> Tensor:
     return apart(draw, 2, 3, 7).double().transpose(0, 1)
 
 
-def tempered(shape: Callable[[Draw], Tensor]) -> Callable[[Draw], tuple[Tensor, float]]:
-    return lambda draw: (shape(draw), (0.4, 0.6, 1.5, 2.5)[draw.integer(0, 3)])
+def crowd(draw: Draw) -> Tensor:
+    return apart(draw, 9, 8)
+
+
+def tempered(shape: Callable[[Draw], Tensor], cold: float, hot: float) -> Callable[[Draw], tuple[Tensor, float]]:
+    return lambda draw: (shape(draw), (cold, hot)[draw.integer(0, 1)])
 
 
 def top(shape: Callable[[Draw], Tensor]) -> Callable[[Draw], tuple[Tensor, int]]:
@@ -250,8 +254,8 @@ TEMPERATURE = exercise(
     reference=filters.temperature,
     oracle=at(lambda logits, t: torch.div(logits, torch.tensor(t, dtype=logits.dtype))),
     requirements=[
-        requires("a single row and a batch", 2, tempered(rows)),
-        requires("any shape, double precision", 1, tempered(stacked), run=with_dtype),
+        requires("a single row and a batch", 2, tempered(rows, 0.4, 0.6)),
+        requires("any shape, double precision", 1, tempered(stacked, 1.5, 2.5), run=with_dtype),
         requires("a temperature of 0 is refused", 1, meaningless(0.0), run=refusal, law=must_refuse),
     ],
     wrong={
@@ -556,7 +560,9 @@ TOP_P = exercise(
     reference=filters.top_p,
     oracle=RIGHT_P,
     requirements=[
-        requires("the nucleus of each row stays, the crossing token included", 3, nucleus(rows), law=keeps_the_nucleus),
+        requires(
+            "the nucleus of each row stays, the crossing token included", 3, nucleus(crowd), law=keeps_the_nucleus
+        ),
         requires("a single row", 1, nucleus(one_row, 0.4, 0.7), law=keeps_the_nucleus),
         requires("a small p keeps the most probable token", 1, nearly_nothing, law=keeps_the_nucleus),
         requires("p = 1 keeps all", 1, everything, law=keeps_the_nucleus),
