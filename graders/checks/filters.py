@@ -131,7 +131,9 @@ def keeps_k(found: Any, logits: Tensor, k: int) -> str | None:
     if (stay != most).any():
         at = tuple((stay != most).nonzero()[0].tolist())
         return f"{int(stay[at])} tokens stay where {most} should"
-    return "as many stay as should, but others than the most probable ones"
+    if (y.masked_fill(y == -INF, INF).amin(-1) < logits.masked_fill(y > -INF, -INF).amax(-1)).any():
+        return "as many stay as should, but others than the most probable ones"
+    return None
 
 
 def keeps_the_nucleus(found: Any, logits: Tensor, p: float) -> str | None:
@@ -139,8 +141,8 @@ def keeps_the_nucleus(found: Any, logits: Tensor, p: float) -> str | None:
         return told
     kept = logits.softmax(-1).masked_fill(first(found) == -INF, 0.0)
     reached = kept.sum(-1)
-    if (reached < p).any():
-        at = tuple((reached < p).nonzero()[0].tolist())
+    if (reached < p - 1e-5).any():
+        at = tuple((reached < p - 1e-5).nonzero()[0].tolist())
         return f"row {list(at)}: what stays has {reached[at]:.3f} of the probability together, less than p = {p}"
     least = kept.masked_fill(kept == 0, INF).amin(-1)
     if (reached - least >= p).any():
