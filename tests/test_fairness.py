@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from tiny_course import NAME, RIGHT
 
-from graders.exercise import concepts, find, table
+from graders.exercise import find
 from graders.fairness import better, needed, stand_in
 from graders.grade import Verdict, grade
-from graders.judge import Outcome, Part
+from graders.judge import Outcome, Part, judge
 from graders.rebuild import Submission
 from graders.release import Release, load
 from graders.sandbox import Sandbox
+from graders.subject import Here
+from solutions import build
 
 SQUARED = "def double(x):\n    return x * x"
 
@@ -82,15 +84,19 @@ def test_needed_is_found_through_others() -> None:
     assert needed(failed, cells, sources | {"attend": "q @ k"}) == {}
 
 
-@pytest.mark.parametrize("id", [e.id for c in concepts() for e in table(c).values() if not e.question])
-def test_every_reference_can_stand_in(id: str) -> None:
-    """The reference of every exercise has a source that defines its name."""
-    exercise = find(id)
-    source = stand_in(exercise)
-    assert source is not None
-    names: dict[str, object] = {}
-    exec(compile(source, id, "exec", dont_inherit=True), names)
-    assert exercise.name in names
+@pytest.mark.parametrize("path", sorted((build.ROOT / "course").glob("*/*.ipynb")), ids=lambda path: path.stem)
+def test_every_reference_can_stand_in(path: Path) -> None:
+    """In what a learner's process knows, the stand-ins of a lesson define its exercises, and are right answers."""
+    lesson = load(path)
+    known: dict[str, object] = {}
+    for source in lesson.setup:
+        exec(compile(source, "setup", "exec", dont_inherit=True), known)
+    for exercise in (item.exercise for item in lesson.items if not item.exercise.question):
+        source = stand_in(exercise)
+        assert source is not None, exercise.id
+        exec(compile(source, exercise.id, "exec", dont_inherit=True), known)
+        outcome = judge(exercise, Here(known[exercise.name]), (1,))
+        assert outcome.full, (exercise.id, outcome.message)
 
 
 def test_the_better_counts() -> None:

@@ -472,8 +472,8 @@ CAN_CHANGE = question(
     },
     explanations={
         "a": "Reading again changes nothing: the earlier positions see what they saw before. What they predict is not "
-        "used a second time either; the ids are there. (Search methods such as beam search may drop a whole text for "
-        "another one, but no text is edited.)",
+        "used a second time either; the ids are there. Search methods such as beam search may drop a whole text for "
+        "another one, but no text is edited.",
         "b": "Yes. Each position is a function of itself and what stands before it. That is why their keys and values "
         "can be kept, which is the KV cache of section 8.",
         "c": "Their weights are shared out over the tokens up to themselves. For *red* these are the same five as "

@@ -114,8 +114,8 @@ ADVANTAGES = exercise(
         ),
         "not divided": (
             lambda r: r - r.mean(-1, keepdim=True),
-            "The mean is subtracted and nothing divided. (Dr. GRPO leaves it at that, with reasons; here the paper's "
-            "formula is asked for.)",
+            "The mean is subtracted and nothing divided. Dr. GRPO leaves it at that, with reasons; here the paper's "
+            "formula is asked for.",
         ),
         "divided by the variance": (
             normed(spread=lambda r: r.var(-1, correction=0, keepdim=True)),

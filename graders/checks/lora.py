@@ -71,6 +71,17 @@ def three_sizes(draw: Draw) -> tuple[int, int, int]:
     return d_in, d_out, rank
 
 
+def sizes_of_a_large_model(draw: Draw) -> tuple[int, int, int]:
+    rank, d_in, d_out = draw.sizes(3, 1, 99)
+    return 1024 * d_in + 1, 1024 * d_out, rank  # an odd width: who halves or rounds is seen
+
+
+def with_kind(answer: Any, *inputs: Any) -> Any:
+    """The value and its type: a count is an int."""
+    value = answer(*inputs)
+    return value, type(value).__name__
+
+
 def with_dtype(answer: Any, *inputs: Any) -> Any:
     """The value and its dtype: what comes in double must go out double."""
     value = answer(*inputs)
@@ -289,7 +300,10 @@ SIZE = exercise(
     "lora_size",
     reference=lora_size,
     oracle=lambda d_in, d_out, rank: torch.empty(rank, d_in).numel() + torch.empty(d_out, rank).numel(),
-    requirements=[requires("the numbers in A and B", 1, three_sizes)],
+    requirements=[
+        requires("the numbers in A and B", 1, three_sizes),
+        requires("a whole number, whatever the widths", 1, sizes_of_a_large_model, run=with_kind),
+    ],
     wrong={
         "the whole matrix": (
             lambda d_in, d_out, rank: d_in * d_out,

@@ -143,7 +143,7 @@ MASK = exercise(
         "the prompt's last token too": (
             between(lambda p, n, T: p - 1, to_length),
             "One token too early: the prompt's last is in the mask. A prompt of n tokens has the places 0 to n - 1, so "
-            "the answer begins at n. (That the place before it is asked for it comes with the shift, later.)",
+            "the answer begins at n. That the place before it is asked for it comes with the shift, later.",
         ),
         "the first answer token lost": (
             between(lambda p, n, T: p + 1, to_length),
