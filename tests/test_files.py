@@ -1,5 +1,7 @@
 """Files are written whole or not at all."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,17 @@ def test_text_and_bytes_arrive_as_they_are(tmp_path: Path) -> None:
     write_whole(file, b"\x00\xff")
     assert file.read_bytes() == b"\x00\xff"
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_killed_writer_left_is_swept_up(tmp_path: Path) -> None:
+    """An unfinished part of an hour ago is gone after the next write of its file; a young one and others' stay."""
+    for name, age in (
+        (".text-old.part", 4000),
+        (".text-new.part", 10),
+        (".other-old.part", 4000),
+        ("text-x.part", 4000),
+    ):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    write_whole(tmp_path / "text", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {".text-new.part", ".other-old.part", "text-x.part", "text"}

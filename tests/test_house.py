@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "tinytrans.tokenizers": set(),
     "tinytrans.nn": set(),
     "tinytrans.data": {"tinytrans.tokenizers"},
-    "tinytrans.models": {"tinytrans.nn", "tinytrans.config"},
+    "tinytrans.models": {"tinytrans.nn", "tinytrans.config", "tinytrans.device"},
     "tinytrans.sampling": {"tinytrans.nn.cache"},
     "tinytrans.training": {"tinytrans.device"},
     "tinytrans.training.ppo": {"tinytrans.device", "tinytrans.sampling"},

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -317,8 +318,8 @@ def check(name: str, value: Any, kind: Any) -> None:
         check_configs(name, value, configs, several=get_origin(kind) is tuple)
     if kind is bool and not isinstance(value, bool):
         raise ValueError(f"{name} {value!r} is neither True nor False")
-    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise ValueError(f"{name} {value!r} is not a number")
+    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
+        raise ValueError(f"{name} {value!r} is not a finite number")
     if name.endswith("_id"):
         check_id(name, value)
     elif kind is int or (kind == int | None and value is not None):

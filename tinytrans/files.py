@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+STALE = 3600  # seconds: no file takes so long to write
 
 
 @contextmanager
@@ -17,6 +21,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, f".{path.name}-", ".part")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part")
     os.close(handle)
     part = Path(name)
@@ -28,6 +33,15 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path, prefix: str, suffix: str) -> None:
+    """Remove what a killed writer has left in the folder under such a name, an hour ago or longer: nobody writes it."""
+    for left in folder.iterdir():
+        if left.name.startswith(prefix) and left.name.endswith(suffix):
+            with suppress(OSError):  # another sweeps as well, or its writer has just ended
+                if left.lstat().st_mtime < time.time() - STALE:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:

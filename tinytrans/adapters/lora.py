@@ -6,6 +6,7 @@ model never knows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -75,6 +76,8 @@ class LoRALinear(nn.Module):
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank {rank} of {base} leaves nothing to train: at least 1")
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha {alpha} is not a finite number")
         self.base, self.rank, self.alpha, self.dropout = base, rank, float(alpha), nn.Dropout(dropout)
         self.in_features, self.out_features = base.in_features, base.out_features
         W = base.weight

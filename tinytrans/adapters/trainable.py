@@ -58,7 +58,9 @@ def replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
 def linear_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.Linear]:
     """The model's linear layers whose name matches. Raises ValueError at a pattern that no linear layer has."""
     layers = {name: m for name, m in model.named_modules(remove_duplicate=False) if name and isinstance(m, nn.Linear)}
-    patterns = tuple(patterns)
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns:
+        raise ValueError(f"no pattern chooses none of the model's layers; there are {', '.join(layers) or 'none'}")
     for pattern in patterns:
         if not any(matches(name, [pattern]) for name in layers):
             raise ValueError(f"no linear layer is called {pattern!r}; there are {', '.join(layers) or 'none'}")
