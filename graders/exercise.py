@@ -30,14 +30,26 @@ def with_gradients(answer: Any, *inputs: Any) -> Any:
     return answer.gradients(*inputs)
 
 
-def refusal(answer: Callable[..., Any], *inputs: Any) -> Any:
-    """What becomes of inputs that make no sense: "refused" where an error says so, else what the answer gives."""
-    try:
-        return answer(*inputs)
-    except Failure as failure:
-        if failure.kind in ("ValueError", "AssertionError", "IndexError", "RuntimeError"):
-            return "refused"
-        raise
+@dataclass(frozen=True)
+class Refusal:
+    """The run on inputs that make no sense: "refused" where an error of these kinds says so, else what is given.
+
+    Who refuses everything refuses these too: such a requirement earns only beside one that was met with a value.
+    """
+
+    kinds: tuple[str, ...] = ("ValueError", "AssertionError", "IndexError", "RuntimeError")
+
+    def __call__(self, answer: Callable[..., Any], *inputs: Any) -> Any:
+        """What the answer gives, or "refused". Raises Failure for errors of other kinds."""
+        try:
+            return answer(*inputs)
+        except Failure as failure:
+            if failure.kind in self.kinds:
+                return "refused"
+            raise
+
+
+refusal = Refusal()
 
 
 def first(most: int) -> Callable[..., Any]:
@@ -146,12 +158,15 @@ def exercise(
     `wrong` maps the mistake's name to (implementation, sentence to the learner); `equivalent` maps a mutation of the
     reference that is no mistake, `words before -> words after`, to the reason. `forbidden` names the functions and
     classes that would give the answer away: who uses one loses nothing, and is shown to the instructor.
-    Raises ValueError where a requirement on a class would call it like a function.
+    Raises ValueError where a requirement on a class would call it like a function, and where refusing is all that is
+    asked.
     """
     if isinstance(reference, type) and (plain := [r.title for r in requirements if r.run in (plainly, with_gradients)]):
         raise ValueError(
             f"{name} is a class: the requirement {plain[0]!r} needs run=with_weights, or another of its kind"
         )
+    if all(isinstance(r.run, Refusal) for r in requirements):
+        raise ValueError(f"{name} asks for refusals alone: who refuses everything would have all of its points")
     return Exercise(
         name,
         reference,

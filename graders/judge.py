@@ -7,17 +7,19 @@ into values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from graders.compare import agree, difference
 from graders.draw import Draw
-from graders.exercise import Exercise, Requirement
+from graders.exercise import Exercise, Refusal, Requirement
 from graders.subject import Failure, Here, copied
 
 UNWRITTEN = "not written yet: replace the line `raise NotImplementedError()` with your own code"
+
+REFUSES_ALL = "refusing what makes no sense counts once something that makes sense is answered right"
 
 ROOM = 16  # a law looks into an answer of at most so many times the right one's numbers: it may multiply them
 
@@ -148,7 +150,15 @@ def judge(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> Outcome:
         if faults:
             failed.append(requirement)
     mistake = name_mistake(exercise, trials, failed) if failed else None
-    return _outcome(exercise, parts, mistake)
+    return _outcome(exercise, beside_values(exercise, parts), mistake)
+
+
+def beside_values(exercise: Exercise, parts: Sequence[Part]) -> list[Part]:
+    """The parts, where a refusal earns nothing unless a requirement of another kind is met: see `Refusal`."""
+    refusals = {r.title for r in exercise.requirements if isinstance(r.run, Refusal)}
+    if any(part.earned for part in parts if part.title not in refusals):
+        return list(parts)
+    return [replace(p, earned=0, message=REFUSES_ALL) if p.title in refusals and p.earned else p for p in parts]
 
 
 def _outcome(exercise: Exercise, parts: Sequence[Part], mistake: str | None) -> Outcome:

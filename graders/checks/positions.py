@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
-from graders.subject import Failure
+from graders.exercise import Refusal, exercise, question, requires, with_gradients
 from tinytrans.nn import positions as P
 
 # ---- inputs: seed -> what the learner's function is called with. No width is 2, where there is only one pair and every
@@ -179,20 +178,14 @@ def a_text(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 # ---- ways to run an answer, and laws: the sentence that says what is violated
 
 
-def refused(answer: Any, ids: Tensor, tokens: Tensor, places: Tensor, start: int) -> Any:
-    """What is given at the start of the table, and the kind of error (or what is given) beyond its end."""
-    within = answer(ids, tokens, places)
-    try:
-        return within, answer(ids, tokens, places, start)
-    except Failure as failure:
-        return within, failure.kind
+NAMED = Refusal(("ValueError",))  # what torch complains of by itself is an IndexError here, and worse on a GPU
 
 
 def must_refuse(found: Any, ids: Tensor, _tokens: Tensor, places: Tensor, start: int) -> str | None:
-    if found[1] == "ValueError":
+    if found == "refused":
         return None
-    told = f"that gives {found[1]} where ValueError is asked for" if isinstance(found[1], str) else "there is no error"
-    return f"positions {start} to {start + ids.shape[1] - 1} of a table of {len(places)}: {told}"
+    last = start + ids.shape[1] - 1
+    return f"positions {start} to {last} of a table of {len(places)}, and there is no error: raise a ValueError"
 
 
 def products(answer: Any, q: Tensor, k: Tensor, shift: int) -> Any:
@@ -721,8 +714,8 @@ EMBED = exercise(
     requirements=[
         requires("the first token at position 0", 1, at_the_start),
         requires("the first token further on, up to the table's last place", 1, further_on),
-        requires("a position beyond the table is refused", 1, beyond, run=refused, law=must_refuse),
-        requires("also where a single row is left", 1, only_one_left, run=refused, law=must_refuse),
+        requires("a position beyond the table is refused", 1, beyond, run=NAMED, law=must_refuse),
+        requires("also where a single row is left", 1, only_one_left, run=NAMED, law=must_refuse),
         requires("gradients reach both tables", 1, further_on, run=with_gradients),
     ],
     wrong={
