@@ -55,6 +55,24 @@ def test_read_one_by_one_the_numbers_are_the_models(positions: str, changes: dic
     assert cache.length == IDS.shape[1]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"norm": "rms", "feedforward": "swiglu", "n_kv_heads": 2, "tie": False}, {"bias": True, "window": 3}],
+)
+def test_a_matrix_laid_down_is_the_same_matrix(changes: dict[str, Any]) -> None:
+    """One row with much to come is read from copies that lie the other way: the numbers stay the model's."""
+    gpt = model(max_len=64, **changes).eval()
+    cache = gpt.new_cache(1)
+    assert unrolled.worth_laying_down(cache, gpt.embedding.weight)
+    assert not unrolled.worth_laying_down(gpt.new_cache(2), gpt.embedding.weight)
+    read = gpt.one_by_one(cache)
+    assert read is not None
+    with torch.no_grad():
+        expected = gpt(IDS[:1])
+    for t in range(IDS.shape[1]):
+        torch.testing.assert_close(read(IDS[:1, t : t + 1]), expected[:, t])
+
+
 def test_weights_that_move_are_read_anew() -> None:
     """A weight changed in place, as an optimiser does, changes what is read."""
     gpt = model()

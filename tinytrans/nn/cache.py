@@ -68,10 +68,10 @@ class FullLayer(NamedTuple):
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write new positions after the old ones: k and v (B, G, T, K) -> all of them so far (B, G, length + T, K)."""
-        start, stop = self.length, self.length + k.shape[2]
-        self.keys[:, :, start:stop] = k
-        self.values[:, :, start:stop] = v
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
+        start, T = self.length, k.shape[2]
+        self.keys.narrow(2, start, T).copy_(k)
+        self.values.narrow(2, start, T).copy_(v)
+        return self.keys.narrow(2, 0, start + T), self.values.narrow(2, 0, start + T)
 
 
 class KVCache:

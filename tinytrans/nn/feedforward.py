@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -99,6 +101,43 @@ def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     return (silu(x @ w_gate) * (x @ w_up)) @ w_down
 
 
+class Gate(torch.autograd.Function):
+    """Both halves of h (..., 2 F), gate and what passes -> silu(gate) * up (..., F), its gradient written out.
+
+    dL/dgate = silu'(gate) g up and dL/dup = silu(gate) g, each written where it belongs: torch on its own keeps
+    silu(gate) until then, and makes the two halves first and puts them together after.
+    """
+
+    @staticmethod
+    def forward(h: Tensor) -> Tensor:
+        gate, up = h.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (h,) = ctx.saved_tensors
+        gate, up = h.chunk(2, dim=-1)
+        grad_h = torch.empty_like(h)
+        grad_gate, grad_up = grad_h.chunk(2, dim=-1)
+        torch.mul(grad, F.silu(gate), out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
+        return grad_h
+
+
+def gated(h: Tensor) -> Tensor:
+    """What a gate lets pass: h (..., 2 F), the gate's F numbers first -> silu(gate) * up (..., F)."""
+    if h.device.type == "cpu" and torch.is_grad_enabled() and h.requires_grad and not torch.compiler.is_compiling():
+        y: Tensor = Gate.apply(h)
+        return y
+    gate, up = h.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
 def gated_width(d_ff: int, multiple: int = 1) -> int:
     """The width that gives three matrices as many parameters as two of width d_ff: 2/3 of it, rounded up.
 
@@ -181,8 +220,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.up(x).chunk(2, dim=-1)
-        return self.down(F.dropout(F.silu(gate) * up, self.dropout, self.training))
+        return self.down(F.dropout(gated(self.up(x)), self.dropout, self.training))
 
 
 FEEDFORWARDS: dict[str, Callable[..., nn.Module]] = {

@@ -6,7 +6,7 @@ length are padded on the left (`pad_left`), so that all of them end where the mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -152,8 +152,8 @@ def stream(
     stops = None if stop is None else torch.as_tensor(stop, device=ids.device).reshape(-1)
     finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
     modules = list(model.modules())  # walked once, not at every step
-    unroll = getattr(model, "one_by_one", None)
-    read = unroll(cache) if unroll is not None and cache is not None and pads is None else None
+    unroll = getattr(model, "one_by_one", None) if pads is None else None
+    read: Callable[[Tensor], Tensor] | None = None
     start = 0
     for _ in range(max_new_tokens):
         if (kept := forget(start, ids.shape[1], max_len)) > start:
@@ -161,6 +161,8 @@ def stream(
             if cache is not None:
                 cache.reset()  # what stays moves to new positions
         hidden = None if pads is None else (pads - start).clamp(min=0)
+        if unroll is not None and cache is not None and start + cache.length + 1 == ids.shape[1]:
+            read, unroll = unroll(cache), None  # once the prompt is read
         if read is not None and cache is not None and start + cache.length + 1 == ids.shape[1]:
             logits = read(ids[:, -1:])
         else:

@@ -94,13 +94,14 @@ def fit(
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
+    weights = list(model.parameters())
     with _interrupt() as asked, _compiled(model, compile), _Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
                 pending.append(gradient(model, islice(stream, accumulate), loss, check=step == history.steps))
                 if clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                    nn.utils.clip_grad_norm_(weights, clip)
                 optimizer.step()
                 due = (step + 1) % every == 0 or step + 1 == steps
                 look = due or len(pending) == READ_EVERY
@@ -148,8 +149,10 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
     own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch. Where several
     processes train together, sums and counts are those of all; `check` makes sure that all reach the same parameters.
     """
-    model.zero_grad(set_to_none=True)
-    device = next(model.parameters()).device
+    weights = list(model.parameters())  # walked once: a step of a small model is short
+    for weight in weights:
+        weight.grad = None
+    device = weights[0].device
     total = torch.zeros((), device=device)
     count = torch.zeros((), device=device)
     for batch in batches:
@@ -166,9 +169,8 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
             ranks.same_parts(model)
         shards.sum_gradients(model, [total, count])
     count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
-    for weight in model.parameters():
-        if weight.grad is not None:
-            weight.grad.div_(count)
+    if gradients := [weight.grad for weight in weights if weight.grad is not None]:
+        torch._foreach_div_(gradients, count)
     return total / count, count
 
 
