@@ -31,12 +31,15 @@ BOMBS = (
 SLIPS = {"attention_scores": demo.NO_SCALING, "causal": demo.OFF_BY_ONE}
 
 
-def write_class(folder: Path, students: int, *, seed: int = 0) -> dict[str, str]:
-    """Write a class and give student -> what became of the file: 5 % broken, 5 % hostile, the rest honest."""
+def write_class(folder: Path, students: int, *, seed: int = 0, odd: bool = True) -> dict[str, str]:
+    """Write a class and give student -> what became of the file: 5 % broken, 5 % hostile, the rest honest.
+
+    Without `odd` all are honest: right, mistaken, unfinished.
+    """
     chance, solved = random.Random(seed), build.answers(LESSON)
     kinds: dict[str, str] = {}
     for i in range(students):
-        kind = {3: "broken", 13: "hostile"}.get(i % 20, "honest")
+        kind = {3: "broken", 13: "hostile"}.get(i % 20, "honest") if odd else "honest"
         student = f"{kind}{i:03}"
         path = folder / student / LESSON / f"{LESSON}.ipynb"
         path.parent.mkdir(parents=True)
