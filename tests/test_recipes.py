@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tinytrans import checkpoints
 from tinytrans.config import GPTConfig
 from tinytrans.data.batches import pad
 from tinytrans.data.preferences import PreferenceBatches
@@ -16,6 +17,7 @@ from tinytrans.data.tales import Tales, document
 from tinytrans.data.tales_verify import verify
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes import RECIPES, recipe
+from tinytrans.recipes import __main__ as recipes_command
 from tinytrans.recipes import tales as tales_recipe
 from tinytrans.recipes.__main__ import main
 from tinytrans.recipes.answers import LeftPadded, obedience, prompt_ids, sample_answers
@@ -31,7 +33,7 @@ from tinytrans.training.grpo import group_advantages
 from tinytrans.training.pretrain import IGNORED
 from tinytrans.training.reward import RewardHead
 
-SHARES = ("all", "pairs", "exact", "right", "de")  # what a recipe measures, each between 0 and 1
+SHARES = ("all", "pairs", "exact", "right", "follows", "de")  # what a recipe measures, each between 0 and 1
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,27 @@ def test_an_aim_that_was_missed_is_told(capsys: pytest.CaptureFixture[str], monk
         monkeypatch.setattr(tales_recipe, "tales", lambda _, made=made: made)
         assert main(["tales"]) == code
         assert ("MISSED" in capsys.readouterr().out) == bool(code)
+
+
+def test_what_is_kept_has_reached_its_aims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --keep a model comes to those of the library only if its full run reached all aims."""
+    kept: list[str] = []
+    monkeypatch.setattr(recipes_command, "load_model", lambda _: None)
+    monkeypatch.setattr(recipes_command, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(checkpoints, "keep", lambda name, *_: kept.append(name))
+    for reached in (False, True):
+        made = Report(rows={"ours": {"all": 0.5}}, aims={"all obeyed": reached})
+        monkeypatch.setattr(tales_recipe, "tales", lambda _, made=made: made)
+        assert main(["tales", "--keep"]) == (0 if reached else 1)
+        assert kept == ["tales"] * reached
+
+
+@pytest.mark.parametrize("asked", [["tales", "--quick"], ["vit"]])
+def test_what_cannot_be_kept_is_refused_at_once(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """--keep with a quick run, or with a recipe that keeps no model, ends before anything is trained."""
+    with pytest.raises(SystemExit):
+        main([*asked, "--keep"])
+    assert f"--keep is for a full run of tales or stories or mlm, not {' '.join(asked)}" in capsys.readouterr().err
 
 
 def test_a_table_has_every_number() -> None:
