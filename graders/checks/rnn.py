@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.models import rnn
 from tinytrans.nn.recurrent import additive_scores, attention_pool, attentive_step, gru_step
 
@@ -79,13 +79,6 @@ def taught_alone(draw: Draw) -> tuple[Any, ...]:
 
 
 # ---- ways to run an answer, and laws
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and the dtype of its first tensor: what comes in double must go out double."""
-    value = answer(*inputs)
-    first = value[0] if isinstance(value, list | tuple) and value else value
-    return value, str(getattr(first, "dtype", None))
 
 
 def logits_twice(answer: Any, targets: Tensor, *rest: Any) -> Any:
