@@ -1042,7 +1042,7 @@ ONLY_HERE = question(
     "*ReLU only in the feed-forward layer?* Where does a transformer's block bend, apart from there?",
     choices={
         "a": "In the softmax of attention and in the norms; but what attention hands on is, for given weights, a "
-        "linear mix of linear views. To bend a token's own numbers is left to the feed-forward layer.",
+        "linear mix of linear views. Bending a token's own numbers is left to the feed-forward layer.",
         "b": "Nowhere: apart from the feed-forward layer a block is linear.",
         "c": "In the residual: adding two vectors is not linear.",
         "d": "A ReLU stands behind W_Q, W_K and W_V as well.",
@@ -1070,7 +1070,7 @@ WIDE = question(
         "d": "It does fewer multiplications, for the hidden zeros of ReLU are skipped.",
     },
     explanations={
-        "a": "They do count, but there are fewer numbers to bend in all: 8 D in place of 4 D, next to 8 D² products.",
+        "a": "They take time, but little: 7 D numbers are bent instead of 4 D, beside 8 D² multiplications.",
         "b": "A weight takes as many bytes in either.",
         "c": "Yes, it is the trouble of the recurrent network once more: steps that wait for each other. How much it "
         "costs depends on the machine and on how many tokens there are at once; section 7 measures yours.",

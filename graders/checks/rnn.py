@@ -186,7 +186,7 @@ LOSS = exercise(
     wrong={
         "padding counted": (
             losing(counts=lambda targets, _stop: torch.ones_like(targets, dtype=torch.bool)),
-            "What stands behind the stop counts as well. The model is then trained to foretell padding.",
+            "What stands behind the stop counts as well. The model is then trained to predict padding.",
         ),
         "the stop left out": (
             losing(counts=lambda targets, stop: places(targets) < ends(targets, stop)),
@@ -417,9 +417,9 @@ TOLD = exercise(
         requires("the gradient goes back through all steps", 1, taught, run=with_gradients),
     ],
     wrong={
-        "reads the target it is to foretell": (
+        "reads the target it has to predict": (
             telling(reads=lambda targets, _start, t: targets[:, t]),
-            "Step t reads target t, the very token that it is to foretell: a leak. It will learn to copy its input. "
+            "Step t reads target t, the very token that it has to predict: a leak. It will learn to copy its input. "
             "Step t reads target t - 1.",
         ),
         "two behind": (
@@ -453,7 +453,7 @@ TOLD = exercise(
             telling(carry=lambda _s, first: first),
             "Each step moves from the first state: nothing is remembered of what was written. Hand the new state on.",
         ),
-        "the old state foretells": (
+        "the old state predicts": (
             lambda *inputs: before_moving(*inputs),
             "The logits come from the state *before* the step, which has not read the token yet. Use the new one.",
         ),
@@ -483,7 +483,7 @@ TOLD = exercise(
         ),
         "one step too many": (
             telling(steps=lambda T: range(T + 1)),
-            "There is one step too many: after the last target is read nothing more is to be foretold.",
+            "There is one step too many: after the last target nothing more has to be predicted.",
         ),
         "time before batch": (
             changed_told(lambda logits, shares: (logits.transpose(0, 1), shares.transpose(0, 1))),
