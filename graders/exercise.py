@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from graders.draw import Draw
 from graders.subject import Failure
 
 Inputs = Callable[[Draw], tuple[Any, ...]]
+PRECISIONS = {torch.float16: "half", torch.float32: "single", torch.float64: "double"}
 
 
 def plainly(answer: Callable[..., Any], *inputs: Any) -> Any:
@@ -28,6 +32,32 @@ def plainly(answer: Callable[..., Any], *inputs: Any) -> Any:
 def with_gradients(answer: Any, *inputs: Any) -> Any:
     """Call the answer and send a gradient back: (value, gradient of each float tensor among the inputs)."""
     return answer.gradients(*inputs)
+
+
+def with_dtype(answer: Any, *inputs: Any) -> Any:
+    """(value, "double in, double out; single in, single out"): the answer on its inputs, and once more in single."""
+    value, single = answer(*inputs), _single(inputs)
+    precisions = f"{_precision(inputs)} in, {_precision(value)} out; single in, {_precision(answer(*single))} out"
+    return value, precisions
+
+
+def _single(value: Any) -> Any:
+    """The inputs in single precision."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    return tuple(map(_single, value)) if isinstance(value, list | tuple) else value
+
+
+def _precision(value: Any) -> str:
+    """In which precisions a value holds its floats; where it holds no tensor, what it is instead."""
+    held = {PRECISIONS[t.dtype] for t in _tensors(value) if t.dtype in PRECISIONS}
+    return " and ".join(sorted(held)) or type(value).__name__
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ into values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from graders.compare import agree, difference
 from graders.draw import Draw
-from graders.exercise import Exercise, Refusal, Requirement
+from graders.exercise import Exercise, Refusal, Requirement, with_gradients
 from graders.subject import Failure, Here, copied
 
 UNWRITTEN = "not written yet: replace the line `raise NotImplementedError()` with your own code"
@@ -102,12 +103,45 @@ def fault(exercise: Exercise, trial: Trial) -> str | None:
     found = difference(expected, trial.given)
     if found is None:
         return None
+    if trial.requirement.run is with_gradients:
+        found = gradients_apart(exercise, trial.inputs, expected, trial.given) or found
     law = trial.requirement.law
     try:
         violated = law(trial.given, *trial.inputs) if law and bulk(trial.given) <= ROOM * bulk(expected) else None
     except Exception:  # a law reads shapes that a wrong answer need not have; the difference stands either way
         violated = None
     return f"{violated} ({found})" if violated else found
+
+
+def gradients_apart(exercise: Exercise, inputs: tuple[Any, ...], expected: Any, given: Any) -> str | None:
+    """What differs between two runs `with_gradients`: the value, or the gradient of an input, which is named.
+
+    None where what was given has another form.
+    """
+    if not isinstance(given, list | tuple) or len(given) != 2 or not isinstance(given[1], list | tuple):
+        return None
+    if (found := difference(expected[0], given[0])) is not None:
+        return found
+    for name, wanted, got in zip(float_inputs(exercise.reference, inputs), expected[1], given[1], strict=False):
+        if wanted is not None and got is None:
+            lost = "look for `detach`, `.data`, `.item()`, `torch.tensor(...)` or `no_grad`"
+            return f"the value is right, but no gradient reaches `{name}`: {lost}"
+        if (found := difference(wanted, got)) is not None:
+            return f"the value is right, but not the gradient of `{name}`: {found}"
+    return None
+
+
+def float_inputs(function: Callable[..., Any], inputs: tuple[Any, ...]) -> list[str]:
+    """The names of those parameters that take a float tensor of these inputs."""
+    names: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        many = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        names += [f"{parameter.name}[{i}]" for i in range(len(inputs) - len(names))] if many else [parameter.name]
+    return [
+        name
+        for name, value in zip(names, inputs, strict=False)
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
 
 
 def bulk(value: Any) -> int:

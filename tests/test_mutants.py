@@ -226,3 +226,39 @@ def test_refusing_counts_beside_an_answer() -> None:
             wrong={},
             right={},
         )
+
+
+def message(exercise: Exercise, answer: object) -> str:
+    """What the first requirement that an answer fails tells its author."""
+    return next(part.message for part in judge(exercise, Here(answer), (1, 2)).parts if part.message)  # type: ignore[arg-type]
+
+
+def test_a_lost_gradient_is_told_by_its_name() -> None:
+    """Where the value is right and a gradient is not, the sentence names the input."""
+    step = find("recurrent.rnn_step")
+    lost = message(step, lambda x, h, w_x, w_h, b: step.reference(x, h, w_x.detach(), w_h, b))
+    assert "the value is right, but no gradient reaches `w_x`" in lost
+    halved = message(step, lambda x, h, w_x, w_h, b: step.reference(0.5 * x + 0.5 * x.detach(), h, w_x, w_h, b))
+    assert "the value is right, but not the gradient of `x`: at [0, 0]: expected" in halved
+    assert message(step, lambda x, *rest: [step.reference(x, *rest)]).startswith("expected a tensor")
+    loop = find("recurrent.unroll")
+    cell = message(loop, lambda xs, h, n, a, *rest: loop.reference(xs, h, n, a.detach(), *rest))
+    assert "no gradient reaches `cell[0]`" in cell
+
+
+@pytest.mark.parametrize("id", ["recurrent.attentive_step", "norms.layer_norm", "heads.multi_head_attention"])
+def test_precision_goes_out_as_it_came(id: str) -> None:
+    """An answer that always computes in one precision is refused, in whichever."""
+    asked = find(id)
+
+    def cast(value: object, dtype: torch.dtype) -> object:
+        if isinstance(value, torch.Tensor):
+            return value.to(dtype) if value.is_floating_point() else value
+        return tuple(cast(item, dtype) for item in value) if isinstance(value, list | tuple) else value
+
+    def always(dtype: torch.dtype):
+        return lambda *inputs: asked.reference(*cast(inputs, dtype))  # type: ignore[misc]
+
+    assert "double in, single out" in message(asked, always(torch.float32))
+    assert "single in, double out" in message(asked, always(torch.float64))
+    assert judge(asked, Here(lambda *inputs: asked.reference(*inputs)), (1, 2)).full

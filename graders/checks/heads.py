@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, refusal, requires, with_gradients
+from graders.exercise import exercise, question, refusal, requires, with_dtype, with_gradients
 from tinytrans.nn import heads as N
 
 INF = float("inf")
@@ -72,8 +72,13 @@ def parts(draw: Draw) -> tuple[Tensor]:
 
 
 def parts_odd(draw: Draw) -> tuple[Tensor]:
-    H, K, T = sizes(draw, 1)
-    return (draw.normal(1, T, H, K, dtype=torch.float64).transpose(1, 2),)
+    H, K = sizes(draw, 0)
+    return (draw.normal(1, 1, H, K, dtype=torch.float64).transpose(1, 2),)
+
+
+def parts_strided(draw: Draw) -> tuple[Tensor]:
+    H, K, B, T = sizes(draw, 2)
+    return (draw.normal(T, B, H, K).permute(1, 2, 0, 3),)
 
 
 def parts_one(draw: Draw) -> tuple[Tensor]:
@@ -111,11 +116,18 @@ def pair_hidden(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, mask
 
 
+def pair_loud(draw: Draw) -> tuple[Tensor, Tensor]:
+    """A single query of a batch of one, with scores in the thousands, in double precision."""
+    H, K, S = sizes(draw, 1)
+    return tuple(60 * draw.normal(1, H, n, K, dtype=torch.float64) for n in (1, S))  # type: ignore[return-value]
+
+
 def even(draw: Draw) -> tuple[Any, ...]:
-    """Three inputs of one shape, so that mixed-up ones give a value and can be named."""
-    H, K, B, T = sizes(draw, 2)
+    """Three inputs of one shape, so that mixed-up ones give a value; a batch of one, in double precision."""
+    H, K, T = sizes(draw, 1)
     D = H * K
-    return *(draw.normal(B, T, D) for _ in range(3)), *(matrix(draw, D, D) for _ in range(4)), H
+    inputs = *(draw.normal(1, T, D) for _ in range(3)), *(matrix(draw, D, D) for _ in range(4))
+    return *(tensor.double() for tensor in inputs), H
 
 
 def uneven(draw: Draw) -> tuple[Any, ...]:
@@ -194,11 +206,11 @@ def grouped_masked(draw: Draw) -> tuple[Any, ...]:
 
 
 def grouped_ends(draw: Draw) -> tuple[Any, ...]:
-    """G = 1, multi-query."""
-    H, K, B, T = sizes(draw, 2)
+    """G = 1, multi-query; a batch of one, in double precision."""
+    H, K, T = sizes(draw, 1)
     D = H * K
     matrices = matrix(draw, D, D), matrix(draw, D, K), matrix(draw, D, K), matrix(draw, D, D)
-    return draw.normal(B, T, D), *matrices, H, 1
+    return *(tensor.double() for tensor in (draw.normal(1, T, D), *matrices)), H, 1
 
 
 def grouped_whole(draw: Draw) -> tuple[Any, ...]:
@@ -208,12 +220,6 @@ def grouped_whole(draw: Draw) -> tuple[Any, ...]:
 
 
 # ---- ways to run an answer, and laws
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def even_share(H: int, G: int) -> int:
@@ -412,7 +418,8 @@ MERGE = exercise(
     requirements=[
         requires("one head: its axis goes, and nothing moves", 1, parts_one, law=keeps_every_number),
         requires("several heads, and the gradient", 2, parts, run=with_gradients, law=keeps_every_number),
-        requires("a batch of one, double precision, not contiguous", 1, parts_odd, run=with_dtype),
+        requires("not contiguous", 1, parts_strided, law=keeps_every_number),
+        requires("a batch of one, a single token, double precision", 1, parts_odd, run=with_dtype),
     ],
     wrong={
         "not swapped back": (
@@ -560,6 +567,7 @@ WEIGHTS = exercise(
         requires("a mask for each row, with as many rows as heads", 1, pair_square_batch, law=sound_weights),
         requires("the mask of a padded batch, (B, 1, S)", 1, pair_padded, law=sound_weights),
         requires("a row of nothing but padding gives zeros", 1, pair_hidden, run=with_gradients, law=sound_weights),
+        requires("a single query, huge scores, double precision", 1, pair_loud, run=with_dtype, law=sound_weights),
     ],
     wrong={
         "no scaling": (NO_SCALE, "The scores are not divided by √K, the width of a head."),
@@ -763,14 +771,16 @@ WHOLE = exercise(
     oracle=torchs,
     forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
-        requires("three inputs of one shape", 2, even),
+        requires("three inputs of one shape, a batch of one, double precision", 2, even, run=with_dtype),
         requires("as many keys as you like, of any width, and all gradients", 2, uneven, run=with_gradients),
         requires("a decoder's self-attention, with a causal mask", 1, itself_causal),
         requires("the mask of a padded memory", 1, uneven_padded),
     ],
     wrong={
         "no output projection": (
-            lambda q, k, v, w_q, w_k, w_v, w_o, H, mask=None: MHA(q, k, v, w_q, w_k, w_v, torch.eye(len(w_o)), H, mask),
+            lambda q, k, v, w_q, w_k, w_v, w_o, H, mask=None: MHA(
+                q, k, v, w_q, w_k, w_v, torch.eye(len(w_o), dtype=w_o.dtype), H, mask
+            ),
             "The heads are concatenated and returned. W_O is missing: it is what mixes the findings of one head with "
             "those of another.",
         ),
@@ -1124,7 +1134,7 @@ GROUPED = exercise(
     forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("several groups, and all gradients", 2, grouped, run=with_gradients),
-        requires("one group: multi-query", 1, grouped_ends),
+        requires("one group: multi-query; a batch of one, double precision", 1, grouped_ends, run=with_dtype),
         requires("as many groups as heads: multi-head", 1, grouped_whole),
         requires("with a mask for each row", 1, grouped_masked),
     ],

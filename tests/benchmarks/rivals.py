@@ -190,7 +190,9 @@ def main(arguments: Sequence[str]) -> None:
     write_whole(options.json, text + "\n")
     print(table(made))
     print("\nthe warm Player:", "; ".join(f"{key} {value}" for key, value in figures["exercise"].items()))
-    print(f"a rival's figures are of {options.rounds * options.block} submissions; load {before['load']}; {options.json}")
+    print(
+        f"a rival's figures are of {options.rounds * options.block} submissions; load {before['load']}; {options.json}"
+    )
 
 
 if __name__ == "__main__":
