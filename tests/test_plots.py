@@ -92,9 +92,13 @@ def test_slider_shows_its_row() -> None:
 def test_still_twin_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The still picture is shown before the slider, for wherever no slider runs."""
     shown: list[object] = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(widgets, "display", lambda thing, **_: shown.append(thing))
     widgets.look_around(WEIGHTS, WORDS)._ipython_display_()
-    assert [type(thing).__name__ for thing in shown] == ["Picture", "VBox"]
+    picture, moving = shown
+    assert isinstance(picture, plots.Picture)
+    assert isinstance(moving, dict)
+    assert "application/vnd.jupyter.widget-view+json" in moving
+    assert moving["text/plain"] == "(sliders: they move where the notebook runs)"
 
 
 def test_words_are_escaped() -> None:

@@ -37,7 +37,13 @@ class Explorer:
 
     def _ipython_display_(self, **_: Any) -> None:
         display(self.picture)
-        display(self.widget())
+        display_moving(self.widget())
+
+
+def display_moving(widget: ipywidgets.VBox) -> None:
+    """Show a widget; where none runs, a line says that there is one, and not what it consists of."""
+    bundle = widget._repr_mimebundle_()
+    display(bundle | {"text/plain": "(sliders: they move where the notebook runs)"}, raw=True)
 
 
 def look_around(
@@ -110,7 +116,7 @@ class Panel:
 
     def _ipython_display_(self, **_: Any) -> None:
         display(self.picture)
-        display(self.widget())
+        display_moving(self.widget())
 
 
 def shape_chances(
