@@ -117,7 +117,9 @@ class GPT(Pretrained):
         if positions is None:
             positions = torch.arange(start, start + T, device=x.device)
             self.check(start + T)
-        elif self.position is not None and positions.device.type == "cpu":  # a GPU would have to wait for the answer
+        elif (
+            self.position is not None and positions.device.type == "cpu" and not torch.compiler.is_compiling()
+        ):  # a GPU would have to wait for the answer
             self.check(int(positions.max()) + 1)
         x = self.place(x, positions)
         rotation = None

@@ -201,7 +201,7 @@ class BPETokenizer(Tokenizer):
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with `special=False` the name of a special token in it is plain text."""
-        if not special or not self._parts.search(text):
+        if not special or not self._special or not self._parts.search(text):
             return self._encode_plain(text)
         ids: list[int] = []
         start = 0
