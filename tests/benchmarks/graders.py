@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def otter(place: Path) -> Answer:
             results = grade_submission(str(path), str(place / "autograder.zip"), quiet=True)
             scores[student] = results.total
             begun.append(clock())
-        walls = [b[0] - a[0] for a, b in zip(begun, begun[1:], strict=False)]
+        walls = [b[0] - a[0] for a, b in pairwise(begun)]
         return {
             "seconds": sum(walls), "pages": None, "n": len(paths), "each": walls,
             "cpu": begun[-1][1] - begun[0][1], "scores": scores,
