@@ -88,14 +88,13 @@ def autograde(
 
 
 def progress_bar(name: str, total: int, done: int, file: TextIO | None = None) -> tqdm[Any]:
-    """On a terminal a bar with rate and time to go; in a pipe or a file a line with the same every ten seconds."""
+    """On a terminal a bar with pace and time to go; in a pipe or a file a line with the same every ten seconds."""
     file = file or sys.stderr
-    of_terminal: dict[str, Any] = {"file": file} if file.isatty() else {"file": Lines(file), "mininterval": 10}
-    form = "{desc}: {n_fmt} of {total_fmt} [{elapsed} < {remaining}, {rate_fmt}]"
-    return tqdm(
-        total=total, initial=done, desc=name, unit=" submissions", smoothing=0.1,
-        bar_format=None if file.isatty() else form, **of_terminal,
-    )  # fmt: skip
+    pace = "{n_fmt} of {total_fmt} [{elapsed}, {remaining} to go, {rate_inv_fmt}]"
+    how: dict[str, Any] = {"file": Lines(file), "mininterval": 10, "bar_format": "{desc}: " + pace}
+    if file.isatty():
+        how = {"file": file, "bar_format": "{l_bar}{bar}| " + pace}
+    return tqdm(total=total, initial=done, desc=name, unit="submission", smoothing=0.1, **how)
 
 
 class Lines:
