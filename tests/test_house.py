@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "tinytrans.plots": {"tinytrans.nn"},
     "tinytrans.widgets": {"tinytrans.nn", "tinytrans.plots"},
     "graders": {"graders"},
+    "graders.overview": {"graders", "tinytrans.plots"},
     "graders.checks": {"tinytrans", "graders.exercise", "graders.draw", "graders.subject", "graders.compare"},
     "solutions": {"tinytrans", "graders", "solutions"},
 }

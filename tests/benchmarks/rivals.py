@@ -161,6 +161,12 @@ def per_submission(block: dict[str, Any], what: str) -> float | None:
     return None if block["pages"] is None else float((block["seconds"] + block["pages"]) / block["n"])
 
 
+def grading(quick: bool, otter: str | None = None) -> list[Row]:
+    """The contest as `python -m tests.benchmarks grading` knows it: rows alone."""
+    jobs = min(2, os.cpu_count() or 1)
+    return rows(contest(2, 1, 1, jobs, otter) if quick else contest(50, 2, 4, jobs, otter))
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,9 +196,8 @@ def main(arguments: Sequence[str]) -> None:
     write_whole(options.json, text + "\n")
     print(table(made))
     print("\nthe warm Player:", "; ".join(f"{key} {value}" for key, value in figures["exercise"].items()))
-    print(
-        f"a rival's figures are of {options.rounds * options.block} submissions; load {before['load']}; {options.json}"
-    )
+    measured = options.rounds * options.block
+    print(f"the rivals graded {measured} submissions each; load {before['load']} at the beginning; {options.json}")
 
 
 if __name__ == "__main__":
