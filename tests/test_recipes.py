@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,12 @@ from tinytrans.recipes.instruct import dialogues, load_instructed, with_biases
 from tinytrans.recipes.pairs import dpo_step
 from tinytrans.recipes.report import Report, Run, as_json, as_table
 from tinytrans.recipes.reward import reward_step
-from tinytrans.recipes.rewarded import ActorCritic, Taught, foresee, grpo_step, ppo_step, say
+from tinytrans.recipes.rewarded import REMINDED, ActorCritic, Taught, foresee, grpo_step, ppo_step, say
 from tinytrans.recipes.tales import load_base, unasked
 from tinytrans.recipes.taste import divergence, gather, is_open, like, prompts, retell, rule, taste
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training.grpo import group_advantages
-from tinytrans.training.pretrain import IGNORED
+from tinytrans.training.pretrain import IGNORED, next_token_loss
 from tinytrans.training.reward import RewardHead
 
 SHARES = ("all", "pairs", "exact", "right", "follows", "de")  # what a recipe measures, each between 0 and 1
@@ -290,6 +291,18 @@ def test_the_critic_learns_beside_the_actor(run: Run, base: tuple[GPT, Tokenizer
     ppo_step(both, taught).backward()
     assert both.critic.head.weight.grad is not None
     assert both.actor.head.weight.grad is not None
+
+
+def test_what_is_told_beside_is_not_forgotten(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:
+    """Tales beside PPO's answers add their surprise to the loss, and all of them were asked for their end."""
+    judge = RewardHead(GPT(lively.config), lively.config.d_model)
+    both = ActorCritic(GPT(lively.config), deepcopy(judge)).eval()
+    taught = foresee(both, judge, say(both.actor, lively, base[1], prompts(run, 4), run, 0))
+    told = dialogues(base[1], run, 4, asked=lambda instruction: not is_open(instruction))(0)
+    assert all("end" in base[1].decode(row.tolist(), special=False) for row in told[0])
+    more = next_token_loss(both.actor(told[0]), told[1])
+    loss = ppo_step(both, taught._replace(told=told))
+    torch.testing.assert_close(loss, ppo_step(both, taught) + REMINDED * more)
 
 
 def test_a_story_is_scored_with_its_end(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:

@@ -27,7 +27,7 @@ from tinytrans.training.journal import History
 from tinytrans.training.loop import evaluating, fit
 from tinytrans.training.optim import muon, wsd
 
-BATCH, STEPS, MAX_LEN = 32, 1500, 96
+BATCH, STEPS, MAX_LEN = 32, 1800, 96
 TOGETHER = 8  # paragraphs that stand behind each other make a document
 RATE = 0.25  # hidden: more than BERT's 0.15, as a short training wants more to guess (Wettig et al. 2022, 2202.08005)
 
@@ -35,18 +35,17 @@ RATE = 0.25  # hidden: more than BERT's 0.15, as a short training wants more to 
 def mlm(run: Run) -> Report:
     """BERT's two lessons on documentation; words that were hidden and pairs of paragraphs that it never saw.
 
-    The controls: always to guess the most frequent word, and to guess from a batch that is hidden altogether.
+    The control: always to guess what is most frequent.
     """
     model, tokenizer, history = pretrain(run)
-    unseen = batches(paragraphs("validation", tokenizer, run), tokenizer, run, RATE)
-    blind = batches(paragraphs("validation", tokenizer, run), tokenizer, run, 1.0)
-    some = run.pick(20, 2)
-    rows = {
-        "BERT": guesses(model, (unseen[i] for i in range(some))),
-        "control: all hidden": guesses(model, (blind[i] for i in range(some))),
-        "control: the commonest": commonest([unseen[i] for i in range(some)]),
+    unseen = batches(paragraphs("validation", tokenizer, run), tokenizer, run)
+    some = [unseen[i] for i in range(run.pick(50, 2))]
+    rows = {"BERT": guesses(model, some), "control: the commonest": commonest(some)}
+    ours, control = rows.values()
+    aims = {
+        "words >= 0.30": ours["words"] >= 0.3,
+        "follows >= 0.10 above the commonest": ours["follows"] >= control["follows"] + 0.1,
     }
-    aims = {"words >= 0.30": rows["BERT"]["words"] >= 0.3, "follows >= 0.80": rows["BERT"]["follows"] >= 0.8}
     figures = {"parameters": model.n_params, "targets": history.seen, "training_seconds": history.seconds}
     return Report(rows=rows, figures=figures, aims=aims, records=history.records)
 
@@ -56,8 +55,8 @@ def pretrain(run: Run) -> tuple[BERT, Tokenizer, History]:
     texts = corpus("train", run)
     size = run.pick(8192, 300)
     tokenizer = WordPieceTokenizer.train(texts[::4], size, score=frequency)
-    taught = batches(tokenizer.encode_batch(texts), tokenizer, run, RATE)
-    checked = batches(paragraphs("validation", tokenizer, run), tokenizer, run, RATE)
+    taught = batches(tokenizer.encode_batch(texts), tokenizer, run)
+    checked = batches(paragraphs("validation", tokenizer, run), tokenizer, run)
     torch.manual_seed(run.seed)
     model = BERT(shape(tokenizer, run)).to(run.device)
     steps = run.pick(STEPS, 4)
@@ -119,7 +118,7 @@ def paragraphs(split: str, tokenizer: Tokenizer, run: Run) -> list[list[int]]:
     return tokenizer.encode_batch(corpus(split, run))
 
 
-def batches(ids: Sequence[Sequence[int]], tokenizer: Tokenizer, run: Run, rate: float) -> MaskedBatches:
+def batches(ids: Sequence[Sequence[int]], tokenizer: Tokenizer, run: Run) -> MaskedBatches:
     """Pairs of paragraphs, half of which stand behind each other, as many as there are paragraphs, and masked."""
     documents = [ids[i : i + TOGETHER] for i in range(0, len(ids), TOGETHER)]
     pad, cls, sep, mask = (tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
@@ -138,7 +137,7 @@ def batches(ids: Sequence[Sequence[int]], tokenizer: Tokenizer, run: Run, rate: 
         mask_id=mask,
         vocab_size=tokenizer.vocab_size,
         special_ids=list(tokenizer.special_tokens.values()),
-        rate=rate,
+        rate=RATE,
         seed=run.seed,
     )
 
