@@ -188,6 +188,7 @@ def test_what_a_killed_save_left_is_swept_up(saved: Path) -> None:
         left = saved / f".saving-{name}"
         left.mkdir()
         (left / "model.safetensors").write_bytes(b"half")
-        os.utime(left, (time.time() - age,) * 2)
+        for path in (left / "model.safetensors", left):
+            os.utime(path, (time.time() - age,) * 2)
     GPT(BASE).save_pretrained(saved)
     assert [path.name for path in saved.glob(".saving-*")] == [".saving-new"]

@@ -13,6 +13,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from tinytrans.adapters.lora import LoRALinear, adapter_state, adapters, adapters_in, unmerge, wrap
+from tinytrans.adapters.trainable import Model
 from tinytrans.files import write_whole
 
 FORMAT = "tinytrans lora 1"
@@ -25,7 +26,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
     write_whole(path, to_bytes(tensors, metadata={"format": FORMAT, "alpha": json.dumps(alphas)}))
 
 
-def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+def load_adapter(model: Model, path: str | Path) -> Model:
     """A base model and an adapter's file -> the model itself, adapted; one that `lora` has prepared gets the numbers.
 
     Raises ValueError, and leaves the model as it was, where the file is no adapter or one for another model.

@@ -121,7 +121,7 @@ def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], to
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder, ".saving-", "")
+    sweep(folder, ".saving-")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
         if tokenizer is not None:
             tokenizer.save(Path(aside, TOKENIZER))
