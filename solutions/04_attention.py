@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %%
-torch.set_num_threads(1)  # tensors as small as ours gain nothing from a second thread
 torch.manual_seed(0)
+torch.set_num_threads(1)  # tensors as small as ours gain nothing from a second thread
 
 # %% tags=["tools"]
 import os
