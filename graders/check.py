@@ -5,6 +5,7 @@ Grading never believes what this prints or returns: it calls the answer again, e
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,16 @@ from graders.subject import Here
 
 VISIBLE_SEEDS = (1, 2)
 WIDTH = 96  # characters of a line: what a notebook and a feedback page show without scrolling
+
+SIGNS = {
+    r"\times": "×",
+    r"\delta": "δ",
+    r"\lambda": "λ",
+    "^2": "²",
+    "^i": "ⁱ",
+    "{": "",
+    "}": "",
+}  # what LaTeX writes so
 
 
 class NotThereYet(Exception):
@@ -38,7 +49,24 @@ def report(outcome: Outcome) -> str:
 
 def wrapped(text: str, indent: str) -> list[str]:
     """A message as lines that fit on a page."""
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.wrap(spoken(text), WIDTH, initial_indent=indent, subsequent_indent=indent)
+
+
+def spoken(text: str) -> str:
+    """Markdown as plain text, which is how a notebook prints: formulas without their dollars, *stress* without stars.
+
+    >>> spoken(r"It is *not* $4d^2$: divide by $\\sqrt{K}$")
+    'It is not 4d²: divide by √K'
+    """
+    text = re.sub(r"\$([^$]+)\$", lambda found: _unset(found[1]), text)
+    return re.sub(r"(?<![\w*`(])\*([^\s*`][^*`]*)\*(?![\w*`])", r"\1", text)
+
+
+def _unset(formula: str) -> str:
+    formula = re.sub(r"\\sqrt *", "√", formula)
+    for latex, sign in SIGNS.items():
+        formula = formula.replace(latex, sign)
+    return formula
 
 
 def check(id: str, answer: Any, *, seed: int | Sequence[int] = VISIBLE_SEEDS) -> float:

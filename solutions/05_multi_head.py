@@ -543,8 +543,8 @@ for n, heads in enumerate(weights_of(reader, ids)):
         print(f"round {n + 1}, head {h} " + "".join(f"{t:9.1f}" for t in times) + f"   {favourites}")
 
 # %% [markdown]
-# Every head has its preferences, and no two rows are alike: in our run one gives animals almost twice the even share, another names, a third the previous word almost four times. (Which head likes what depends on the seed; in quick mode there was too little training for any of it.) But
-# a mean over all queries hides much of it: a head may care for places only when a place is wanted.
+# Every head has its preferences, and no two rows are alike: in our run one gives names twice the even share, others give colours or things three times as much, and nearly all of round 1 favour the previous word. (Which head likes what depends on the seed; in quick mode there was too little training for any of it.) But
+# a mean over all queries hides much: a head may care for places only when a place is wanted.
 #
 # Walk through it yourself: choose a query with the slider, and compare what the four heads of round 2 look at. The number below a word is its share in per cent.
 
@@ -600,10 +600,10 @@ for n in range(ROUNDS):
         print(f"{name:16}" + "".join(f"{cost[at].mean().item():9.2f}" for at in targets.values()))
 
 # %% [markdown]
-# **Now** the heads have jobs. In our run, without head 0 of round 1 the model forgets which *animal* the story is about; without head 2 it forgets the *place*; without head 3 the *names*: the loss on those words jumps by about 2, while on all words together it rises by 0.2 to 0.4. Nobody assigned
-# these jobs. The heads began as random numbers, and the gradient divided the work. Compare with the table of looks: the head without which places are lost gives places hardly more than an even share. Where a head looks is not a reliable sign of what it is for.
+# **Now** we see a job. In our run, without head 1 of round 1 the model forgets who the story is about: the loss on *names* rises by more than 4, while over all words together it rises by 0.4. Nobody assigned
+# this job: the heads began as random numbers, and the gradient divided the work. Compare with the table of looks. This head gave names twice the even share, so here the look was a hint. But the head with the strongest taste for colours in round 1 is hardly missed when a colour is to be predicted. Where a head looks is not a reliable sign of what it is for.
 #
-# Two more things are worth seeing. Silencing the four heads of round 1 together costs about 2.0, twice the sum of their single costs: in part they stand in for each other, as an ensemble does. And in round 2 no head is indispensable.
+# Two more things are worth seeing. Silencing the four heads of round 1 together costs about 2.0, more than twice the sum of their single costs: in part they stand in for each other, as an ensemble does. Places show it best: no single head costs more than about 0.6, all four together more than 7. And in round 2 no head is indispensable.
 # In large models, too, many heads can be removed one at a time with hardly any loss (Michel et al. 2019), and those that can't are often the specialised ones (Voita et al. 2019).
 
 # %% [markdown] tags=["instructor"]
@@ -661,7 +661,7 @@ reader.look = multi_head_attention
 
 
 # %% [markdown]
-# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.81 instead of 0.65). (A model that is *trained* with the wrong root can make its $W_Q$ larger: after 200 steps we measured a loss of 1.55 against 1.52. That is why this mistake survives in so much published code, until somebody loads weights
+# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.78 instead of 0.67). (A model that is *trained* with the wrong root can make its $W_Q$ larger: after 200 steps we measured a loss of 1.55 against 1.52. That is why this mistake survives in so much published code, until somebody loads weights
 # from elsewhere.) The others destroy the trained model. But what if one *trains* with them? To see what each layer can do at all, we change one input token at a time and note which outputs move, under a causal mask:
 
 
@@ -773,5 +773,5 @@ for G in (8, 4, 2, 1):
 
 # %% [markdown] tags=["instructor"]
 # **For instructors.** Let learners derive the 55 % before they see it, and guess the right end of the curve of section 5: most expect more heads to be better. Common questions: *does each head see only a part of the token?* (no, its matrix reads all of it; the cut is made behind the
-# projection); *why W_O, if a linear layer follows anyway?* (here none does: the residual is added to its output); *are the heads interpretable?* (some are, in this model; let them guess from the pictures which head is the one for places, and then silence it). The reach picture of section 8 is worth five
+# projection); *why W_O, if a linear layer follows anyway?* (here none does: the residual is added to its output); *are the heads interpretable?* (some are, in this model; let them guess from the pictures which head is the one for names, and then silence it). The reach picture of section 8 is worth five
 # minutes on the board: let them say what each picture means before they read on. The mistakes report of `split_heads` is the one to watch: whoever views without swapping there has usually not yet understood the order of memory.

@@ -121,8 +121,8 @@ curves(
 #
 # $$(I + J_2)(I + J_1) = I + J_1 + J_2 + J_2 J_1 .$$
 #
-# By hand, with numbers instead of matrices: $J_1 = J_2 = 0.5$ gives $0.5 \cdot 0.5 = 0.25$ in the plain network and $1.5 \cdot 1.5 = 2.25 = 1 + 0.5 + 0.5 + 0.25$ with
-# residuals. Each layer is a fork, and the gradient goes both ways. Among the $2^L$ ways back there is one that passes through no layer at all: $I$, the **highway**. It cannot vanish.
+# By hand, with numbers instead of matrices, let $J_1 = J_2 = 0.5$. The plain network has the factor $0.5 \cdot 0.5 = 0.25$. With residuals it is $1.5 \cdot 1.5 = 2.25$, which is
+# $1 + 0.5 + 0.5 + 0.25$. Each layer is a fork, and the gradient goes both ways. Among the $2^L$ ways back there is one that passes through no layer at all: $I$, the **highway**. It cannot vanish.
 
 
 # %%
@@ -140,7 +140,7 @@ for scale in (0.1, 0.7, 1.0, 1.4):
 
 # %% [markdown]
 # The gradient no longer vanishes, even with weights of a tenth. But look at the other side: signal and gradient now *explode*, since each layer adds something as large as
-# its input is. The stream doubles its variance at every layer (with scale 1), so after 32 layers it is $2^{32/2} = 65{,}536$ times as large. Something must keep the layers' inputs at one size. That is the job of the norm.
+# its input is. The stream doubles its variance at every layer (with scale 1), so after 32 layers its numbers are $2^{32/2} = 65{,}536$ times as large. Something must keep the layers' inputs at one size. That is the job of the norm.
 
 # %% question="block.highway"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from graders.check import NotThereYet, check
+from graders.check import NotThereYet, check, spoken
 from graders.draw import Draw
 from graders.exercise import Exercise, concepts, exercise, find, question, refusal, requires, table
 from graders.judge import fault, judge, observe, same, try_all
@@ -226,6 +226,19 @@ def test_refusing_counts_beside_an_answer() -> None:
             wrong={},
             right={},
         )
+
+
+def test_explanations_are_spoken_without_markup() -> None:
+    """What a notebook prints has neither dollars nor LaTeX nor stars, and code with stars stays as it is."""
+    assert (
+        spoken(r"*Not* $4d^2$, but $h$ blocks of $d \times d/h$ over $\sqrt{K}$")
+        == "Not 4d², but h blocks of d × d/h over √K"
+    )
+    assert spoken("a * b * c, (*a, *b), f(*x), `x * y`, 2 * 3") == "a * b * c, (*a, *b), f(*x), `x * y`, 2 * 3"
+    for asked in QUESTIONS:
+        assert asked.question is not None
+        said = " ".join(spoken(text) for text in asked.question.explanations.values())
+        assert not {"$", "\\"} & set(said)
 
 
 def message(exercise: Exercise, answer: object) -> str:
