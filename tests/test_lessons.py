@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -37,6 +39,15 @@ def test_a_solved_lesson_runs_from_top_to_bottom(name: str, tmp_path: Path, monk
     for picture in pictures:
         assert len(picture.data["text/plain"].split()) > 8, "a picture's text says what is to be seen in it"
         assert picture.metadata["image/png"]["alt"] == picture.data["text/plain"]
+
+
+def test_tables_keep_their_columns(name: str) -> None:
+    """Every row of a Markdown table has as many cells as its head: a bar in a row's text is escaped."""
+    for cell in build.solved(name).cells:
+        if cell.cell_type == "markdown":
+            for is_table, rows in groupby(cell.source.split("\n"), key=lambda line: line.startswith("|")):
+                bars = {row: len(re.findall(r"(?<!\\)\|", row)) for row in rows} if is_table else {}
+                assert len(set(bars.values())) <= 1, bars
 
 
 def graded(name: str, tmp_path: Path, content: bytes) -> tuple[Release, Verdict]:

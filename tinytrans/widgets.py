@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tinytrans.plots import Picture, bars, curves, heat_map, strip
 
+ROOMY: dict[str, Any] = {"style": {"description_width": "90px"}, "layout": {"width": "460px"}}  # labels in full
 BLUE = (0, 114, 178)  # Okabe and Ito 2008; only its opacity carries the number, which is written beside it as well
 
 
@@ -33,7 +34,7 @@ class Explorer:
 
     def widget(self) -> ipywidgets.VBox:
         """The slider and what it shows; the arrow keys move it."""
-        slider = ipywidgets.SelectionSlider(options=list(self.choices), description=self.label, continuous_update=True)
+        slider = ipywidgets.SelectionSlider(options=list(self.choices), description=self.label, **ROOMY)
         view = ipywidgets.HTML(self.show(slider.value))
         slider.observe(lambda change: setattr(view, "value", self.show(change["new"])), names="value")
         return ipywidgets.VBox([slider, view])
@@ -108,7 +109,7 @@ class Panel:
     def widget(self) -> ipywidgets.VBox:
         """The sliders and what they show; the arrow keys move them."""
         rows = [
-            ipywidgets.SelectionSlider(options=list(values), value=start, description=label, continuous_update=True)
+            ipywidgets.SelectionSlider(options=list(values), value=start, description=label, **ROOMY)
             for label, (values, start) in self.sliders.items()
         ]
         view = ipywidgets.HTML(self.show(*(row.value for row in rows)))

@@ -83,7 +83,7 @@ def language_model_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]
 
 
 def perplexity(loss: float) -> float:
-    """How many equally likely tokens the model wavers between: a mean loss in nats -> exp(loss), 1 at best, V at first.
+    """How many equally likely tokens a model is torn between: a mean loss in nats -> exp(loss), 1 at best, at first V.
 
     >>> round(perplexity(math.log(50)), 6)
     50.0
