@@ -53,7 +53,7 @@ class Verdict:
     notes: tuple[str, ...]
     submission: str = ""  # SHA-256 of the file
     used: Mapping[str, float] = field(default_factory=dict)  # seconds of wall and processor time, bytes of memory
-    starved: bool = False  # something timed out that had little of the processor: to be tried again alone
+    starved: bool = False  # something timed out for want of a processor: to be tried again alone
 
     @property
     def score(self) -> int:
@@ -140,8 +140,8 @@ class Grading:
         self.notes: list[str] = []
         self.children: list[Child] = []
         self.slow = 0  # how many exercises were too slow, with the processor at hand
-        self.begun, self.cpu = time.monotonic(), sandbox.cpu()
-        self.late = False  # the time of the submission ended, of which it had little
+        self.begun, self.before = time.monotonic(), sandbox.times()
+        self.late = False  # the time of the submission ended, the machine took most of it
         self.named: dict[str, tuple[str, ...]] = {}  # name of an exercise -> its lines with what it forbids
 
     def read(self) -> None:
@@ -221,7 +221,7 @@ class Grading:
                     raise
                 else:
                     cells = [item.name]
-        self.late = self.sandbox.cpu() - self.cpu < (time.monotonic() - self.begun) / 2
+        self.late = self.sandbox.times().starved(self.before, time.monotonic() - self.begun)
         raise Stopped("Timeout", f"the {self.sandbox.limits.submission:g} seconds of the whole submission were used up")
 
     def _executed(

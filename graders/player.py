@@ -33,7 +33,8 @@ Walls = Callable[[], object]
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
 FORK, KILL, READY, SERVER = b"F", b"K", b"R", b"S"
 OPS = {"call": "__call__", "gradients": "gradients", "values": "values", "use": "use"}  # of `Here`
-_seed_torch, _seed_python = torch.manual_seed, random.seed  # as they were before a learner's code could replace them
+# As they were before a learner's code could replace them. torch.manual_seed asks every kind of device beside.
+_seed_torch, _seed_python = torch.default_generator.manual_seed, random.seed
 _SET_DUMPABLE = 4  # prctl's number for it
 
 

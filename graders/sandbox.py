@@ -75,6 +75,19 @@ class CellNote:
     printed: str = ""
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds of processor time that a learner's code had so far, and seconds that it was ready to run and had none."""
+
+    cpu: float = math.inf
+    delayed: float = 0.0
+
+    def starved(self, before: Times, seconds: float) -> bool:
+        """Whether it was the machine that took most of these seconds. Who sleeps through them waits for no machine."""
+        delayed = self.delayed - before.delayed
+        return self.cpu - before.cpu < seconds / 2 and (delayed > seconds / 4 or math.isnan(delayed))  # nan: not told
+
+
 class Stopped(Failure):
     """The child is gone, or its time is over. `cell` is the name of the cell that was running, if any."""
 
@@ -87,10 +100,10 @@ class Child:
     """A fork with a learner's cells executed. After it stopped, every call repeats why."""
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, level: str, until: float, cpu: Callable[[], float] = lambda: math.inf
+        self, sock: socket.socket, limits: Limits, level: str, until: float, times: Callable[[], Times] = Times
     ) -> None:
         self.sock, self.limits, self.level, self.until = sock, limits, level, until
-        self.cpu, self.before = cpu, cpu()
+        self.times, self.before = times, times()
         self.stopped: Stopped | None = None
         self.starved = False  # it ran out of time and had little of it: the machine may be to blame
         self.numbers = itertools.count()
@@ -149,7 +162,7 @@ class Child:
         try:
             return receive(self.sock, until=until)
         except TimeoutError:
-            self.starved = self.cpu() - self.before < seconds / 2
+            self.starved = self.times().starved(self.before, seconds)
             self._stop("Timeout", f"no result after {seconds:g} seconds: is there a loop that does not end?", cell)
         except WireError as error:
             self._stop("Malformed", f"your process sent what is no answer ({error})", cell)
@@ -196,6 +209,10 @@ class Sandbox:
     Level "bwrap" isolates; "none" does not: it is for one's own code.
     Raises IsolationError where the level cannot be had.
     """
+
+    _delayed = _at_fork = (
+        0.0  # seconds without a processor: of the children before, and counted when the last one began
+    )
 
     def __init__(self, level: str = "bwrap", *, limits: Limits = LIMITS, hidden: Sequence[Path] = ()) -> None:
         if level not in LEVELS:
@@ -273,8 +290,16 @@ class Sandbox:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
         limits, now = self.limits.hurried(patience), time.monotonic()
         until = min(until or now + limits.submission, now + limits.exercise)
-        self._child = Child(ours, limits, self.level, until, self.cpu)
+        self._at_fork = self._watch.delayed() if self._watch else 0.0
+        self._child = Child(ours, limits, self.level, until, self.times)
         return self._child
+
+    def times(self) -> Times:
+        """What the learner's code had of the processor so far, and how long it waited for it."""
+        if not self._watch:
+            return Times()
+        now = self._watch.delayed()
+        return Times(self.cpu(), now if math.isinf(now) else self._delayed + max(0.0, now - self._at_fork))
 
     def cpu(self) -> float:
         """Seconds of processor time that the learner's code took so far."""
@@ -289,6 +314,7 @@ class Sandbox:
         """Kill every process but the server. False where the server is gone or does not answer."""
         if self._child and self._watch:
             self._watch.sample(listed)
+            self._delayed, self._at_fork = self.times().delayed, self._watch.delayed()
         if self._child:
             self._child.close()
         with suppress(OSError):

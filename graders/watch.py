@@ -5,6 +5,7 @@ The kernel's limits hold for one process each; what many of them take together i
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ class Watch:
     def cpu(self) -> float:
         """Seconds of processor time since the start, of all processes, those that have ended too."""
         return processor([self.pid, *listed(self.pid)]) - self._before
+
+    def delayed(self) -> float:
+        """Seconds that the processes below, those that still run, were ready to run and had no processor."""
+        return delayed(listed(self.pid))
 
     def sample(self, find: Callable[[int], list[int]] | None = None) -> tuple[int, int]:
         """(processes, bytes of memory together) at this moment, of all that are `below`, or that `find` gives."""
@@ -121,6 +126,22 @@ def processor(pids: list[int]) -> float:
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
     return ticks / TICK
+
+
+def delayed(pids: list[int]) -> float:
+    """Seconds that the threads of these processes were ready to run and had no processor; inf where nobody counts them.
+
+    What sleeps is not ready to run: it waits for nothing that the machine owes it.
+    """
+    if not os.path.exists("/proc/self/schedstat"):
+        return math.inf
+    nanoseconds = 0
+    for pid in pids:
+        with suppress(OSError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with suppress(OSError, ValueError, IndexError):
+                    nanoseconds += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[1])
+    return nanoseconds / 1e9
 
 
 def resident(pids: list[int]) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.measure import Contest, Row, measure, peak_memory
+from tests.benchmarks.rivals import OTTER, OURS, STOCK, rows
 from tests.benchmarks.table import HEADS, table
 
 
@@ -53,6 +54,30 @@ def test_a_missing_peer_has_a_row_that_says_so() -> None:
     assert len(lines) == 3
     assert lines[2].count("|") == len(HEADS) + 1
     assert "peer is not installed" in lines[2]
+
+
+def block(n: int, seconds: float, pages: float | None) -> dict[str, object]:
+    """What a grader says of a block of n submissions."""
+    return {"n": n, "seconds": seconds, "pages": pages, "each": [seconds / n] * n, "cpu": 2 * seconds, "scores": {}}
+
+
+def test_a_class_is_measured_a_submission() -> None:
+    """Rivals that grade fewer submissions are compared by the seconds of one, with its page where they make any."""
+    blocks = {
+        OURS: [block(50, 10.0, 5.0), block(50, 20.0, 5.0)],
+        STOCK: [block(2, 10.0, 2.0), block(2, 10.0, 2.0)],
+        OTTER: [block(2, 8.0, None), block(2, 8.0, None)],
+    }
+    figures = {"students": 50, "items": 10, "cold": dict.fromkeys(blocks, 3.0), "blocks": blocks}
+    made = {(row.contestant, row.contest.partition(", ")[2]): row for row in rows(figures)}
+    assert made[STOCK, "graded"].ratio == pytest.approx((25 + 12.5) / 2)
+    assert made[STOCK, "with pages"].ratio == pytest.approx((20 + 12) / 2)
+    assert made[STOCK, "graded"].cpu_ratio == pytest.approx(10 / 0.6)
+    assert made[OTTER, "graded"].seconds == 4
+    assert (OTTER, "with pages") not in made
+    assert "an exercise 0.500 s" in made[STOCK, "graded"].note
+    del blocks[OTTER]
+    assert any(row.contestant == OTTER and row.seconds is None and "--otter" in row.note for row in rows(figures))
 
 
 def test_peak_memory_is_that_of_tensors() -> None:

@@ -26,11 +26,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.grading import write_class
 from tests.benchmarks.measure import Row
+from tests.benchmarks.table import machine, table
+from tinytrans.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS, STOCK, OTTER = "graders autograde", "nbgrader autograde", "otter grade_submission"
@@ -82,37 +85,36 @@ class Worker:
         self.process.wait(60)
 
 
-def contest(students: int, rounds: int, block: int, jobs: int, otter: str | None) -> dict[str, Any]:
-    """The figures of all graders: lists of seconds by submission and by block, and what the start took."""
-    from tests.benchmarks import grading
-
+def contest(
+    students: int, rounds: int, block: int, jobs: int, otter: str | None,
+    keep: Callable[[dict[str, Any]], object] = lambda figures: None,  # noqa: ARG005
+) -> dict[str, Any]:  # fmt: skip
+    """The figures of all graders: each block's seconds, and what the start took; `keep` gets those of each round."""
     with tempfile.TemporaryDirectory(prefix="rivals-") as name:
         place = Path(name)
-        everyone = list(grading.write_class(place / "class", students, odd=False))
+        everyone = list(write_class(place / "class", students, odd=False))
         blocks = [everyone[i * block : (i + 1) * block] for i in range(rounds)]
         if len(blocks[-1]) < block:
             raise SystemExit(f"{rounds} rounds of {block} submissions are more than a class of {students}")
         names = {OURS: sys.executable, STOCK: sys.executable} | ({OTTER: otter} if otter else {})
         workers = [Worker(name, python, place) for name, python in names.items()]
-        asked: dict[str, Callable[[int], dict[str, Any]]] = {
-            w.name: (lambda i, w=w: w.ask(everyone if w.name == OURS else blocks[i], jobs=jobs)) for w in workers
-        }
+        figures: dict[str, Any] = {"students": students, "block": block, "jobs": jobs}
         try:
-            found: dict[str, list[dict[str, Any]]] = {w.name: [] for w in workers}
+            figures |= workers[0].ask(exercises=3)
+            figures |= {"cold": {w.name: round(w.cold, 2) for w in workers}, "blocks": {w.name: [] for w in workers}}
             for i in range(rounds):
                 turn = i % len(workers)
-                for worker in workers[turn:] + workers[:turn]:
-                    found[worker.name].append(asked[worker.name](i))
-                    said = {k: v for k, v in found[worker.name][-1].items() if isinstance(v, float)}
-                    print(f"round {i + 1}: {worker.name}: {said}", file=sys.stderr, flush=True)
-            exercises = workers[0].ask(exercises=3)
+                found = {
+                    w.name: w.ask(everyone if w.name == OURS else blocks[i], jobs=jobs)
+                    for w in workers[turn:] + workers[:turn]
+                }
+                for name, one in found.items():
+                    figures["blocks"][name].append(one)
+                keep(figures)
         finally:
             for worker in workers:
                 worker.close()
-    return {
-        "students": students, "rounds": rounds, "block": block, "jobs": jobs, "items": exercises.pop("items"),
-        "cold": {w.name: round(w.cold, 2) for w in workers}, "blocks": found, "exercise": exercises,
-    }  # fmt: skip
+    return figures
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -181,23 +183,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table and what an exercise, the grader's process and a Player take; write everything as JSON."""
-    from tests.benchmarks.table import machine, table
-    from tinytrans.files import write_whole
-
     options = parse(arguments)
     if options.otter and shutil.which(options.otter) is None:
         raise SystemExit(f"there is no interpreter {options.otter}")
     before = machine()
-    figures = contest(options.students, options.rounds, options.block, options.jobs, options.otter)
-    made = rows(figures)
-    shown = [row.__dict__ for row in made]
-    text = json.dumps({"machine": before | {"load_after": machine()["load"]}, "rows": shown} | figures, indent=2)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(options.json, text + "\n")
-    print(table(made))
-    print("\nthe warm Player:", "; ".join(f"{key} {value}" for key, value in figures["exercise"].items()))
-    measured = options.rounds * options.block
-    print(f"the rivals graded {measured} submissions each; load {before['load']} at the beginning; {options.json}")
+
+    def keep(figures: dict[str, Any]) -> None:
+        """So far: whoever breaks off keeps what is measured."""
+        about = {"machine": before | {"load_after": machine()["load"]}, "rows": [asdict(r) for r in rows(figures)]}
+        write_whole(options.json, json.dumps(about | figures, indent=2) + "\n")
+        print(table(rows(figures)), end="\n\n", flush=True)
+
+    figures = contest(options.students, options.rounds, options.block, options.jobs, options.otter, keep)
+    print("the warm Player:", "; ".join(f"{key} {value}" for key, value in figures["exercise"].items()))
+    print(
+        f"a round is {options.block} submissions for each rival; load {before['load']} at the beginning; {options.json}"
+    )
 
 
 if __name__ == "__main__":
