@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinytrans.device import autocast
+from tinytrans.device import autocast, pick
 from tinytrans.training import checkpoint as checkpoints
 from tinytrans.training import ranks, shards
 from tinytrans.training.feed import Batches, draw, to_device
@@ -87,7 +87,7 @@ def fit(
     if clip is not None and not clip > 0:
         raise ValueError(f"clip {clip} is not positive: no gradient would be left")
     if device is not None:
-        model.to(device)
+        model.to(pick(device))
     _check_optimizer(model, optimizer)
     history, rates = _begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
