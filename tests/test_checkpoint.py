@@ -198,6 +198,29 @@ def test_another_runs_checkpoint_is_named(tmp_path: Path) -> None:
         fit(model, steps=2, optimizer=muon(model, 0.1, 0.1), checkpoint=tmp_path / "run", resume=True, **options)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("history", {}, "holds no history"),
+        ("history", 5, "holds no history"),
+        ("rates", ["fast"], "holds no history: ValueError .*'fast'"),
+        ("model", 5, "holds no tensors by name, but a int"),
+        ("model", {"0.weight": 5}, "holds no tensors by name"),
+        ("optimizer", 5, "is of another optimiser than this AdamW"),
+        ("chances", [{}], "holds no state of chance"),
+        ("chances", [{"global": {"python": 3}}], "holds no state of chance"),
+    ],
+)
+def test_a_hollow_run_is_named(part: str, value: object, message: str, tmp_path: Path) -> None:
+    """A run's checkpoint of which a part holds something else raises a CheckpointError that says which."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    options = {"batches": [torch.ones(2, 3)], "loss": lambda model, x: model(x).square().mean(), "progress": False}
+    fit(model, steps=1, optimizer=adamw(model, 0.1), checkpoint=tmp_path / "run", **options)
+    save(tmp_path / "run", load(tmp_path / "run") | {part: value})
+    with pytest.raises(CheckpointError, match=f"run {message}"):
+        fit(model, steps=2, optimizer=adamw(model, 0.1), checkpoint=tmp_path / "run", resume=True, **options)
+
+
 def test_chance_goes_on_where_it_was(tmp_path: Path) -> None:
     """After a round trip through a file, torch and Python draw what they would have drawn."""
     save(tmp_path / "c", chance())

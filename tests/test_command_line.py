@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tinytrans import checkpoints
 from tinytrans.__main__ import main
+from tinytrans.commands.options import TRAINED
 from tinytrans.commands.texts import read_texts
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import Batch, PaddedBatches
@@ -97,6 +99,8 @@ def test_a_sample_is_its_seeds(trained: Path, capsys: pytest.CaptureFixture[str]
     assert first == speak("--seed", "1", "--top-k", "50", "--top-p", "0.99", "--temperature", "1")
     assert first != speak("--seed", "2", "--top-k", "50", "--top-p", "0.99", "--temperature", "1")
     assert speak("--temperature", "0") == speak("--temperature", "0", "--seed", "5")
+    assert speak("--temperature", "5", "--min-p", "1", "--seed", "3") == speak("--temperature", "0")
+    assert speak("--temperature", "0", "--repetition-penalty", "9") != speak("--temperature", "0")
 
 
 def test_ctrl_c_then_resume_is_the_whole_run(
@@ -247,6 +251,14 @@ def test_eval_reads_all_of_another_file(trained: Path, tmp_path: Path, capsys: p
     assert found["texts"] == 1
 
 
+def test_models_that_come_along_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each checkpoint of the library is known to `sample` by its name, and the help names it."""
+    for name in checkpoints.names():
+        assert main(["sample", "--model", name, "--tokens", "5", "--temperature", "0", "--device", "cpu"]) == 0
+        assert capsys.readouterr().out.startswith("Once")
+        assert name in TRAINED
+
+
 def test_what_cannot_chat_says_so(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A model whose tokenizer has no signs for turns is refused by name; so is one smaller than its tokenizer."""
     tokenizer = CharacterTokenizer.train(["17 is one less than 18."])
@@ -270,6 +282,26 @@ def test_gpt2_is_counted_to_the_last_parameter(capsys: pytest.CaptureFixture[str
     assert all(f"{number:,}" in table for number in counts.values())
 
 
+PUBLISHED = {
+    "bert-base": 109_482_240,
+    "bert-large": 335_141_888,
+    "gpt2": 124_439_808,
+    "transformer-base": 63_082_496,
+    "transformer-big": 214_245_376,
+    "vit-b-16": 86_567_656,
+}
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "tiny"])
+def test_every_preset_is_counted(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each preset's parts add up to its total, which is the published one; the tiny ones are tiny."""
+    assert main(["params", preset, "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    total = counts.pop("total")
+    assert total == sum(counts.values()) == PUBLISHED.get(preset, total)
+    assert preset in PUBLISHED or total < 3_000_000
+
+
 def test_a_tokenizer_is_learnt_and_shown(notes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What `tokenize train` wrote, `encode` and `show` use: ids that decode to the text, and the tokens in quotes."""
     file = tmp_path / "deep" / "tokenizer.json"
@@ -286,6 +318,7 @@ def test_a_tokenizer_is_learnt_and_shown(notes: Path, tmp_path: Path, capsys: py
 
 
 MISTAKES = {
+    "sample --model tails": "no saved model in 'tails'",
     "chat --model nowhere": "no saved model in 'nowhere'",
     "eval --model nowhere": "no saved model in 'nowhere'",
     "eval --model {trained} --data tails": "no data set and no file '",
@@ -294,6 +327,8 @@ MISTAKES = {
     "sample --model nowhere": "no saved model in 'nowhere'",
     "sample --model {trained} --prompt=": "the prompt is empty",
     "sample --model {trained} --temperature -1": "temperature",
+    "sample --model {trained} --min-p 2": "min_p 2.0 is not in [0, 1]",
+    "sample --model {trained} --repetition-penalty 0": "repetition_penalty 0.0 is not positive",
     "train --out {trained}": "holds a run: --resume goes on with it",
     "train --out {trained} --resume --seed 7": "has --seed 0, not 7: leave it out",
     "train --out {new} --resume": "no run to resume in",

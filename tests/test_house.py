@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "tinytrans": {"tinytrans"},  # the front door
     "tinytrans.__main__": {"tinytrans"},
     "tinytrans.commands": {"tinytrans"},
-    "tinytrans.commands.options": {"tinytrans.config", "tinytrans.data"},  # help needs no torch
+    "tinytrans.commands.options": {"tinytrans.__version__", "tinytrans.config", "tinytrans.data"},  # no torch for help
     "tinytrans.config": set(),
     "tinytrans.files": set(),  # anybody may write a file whole
     "tinytrans.device": set(),

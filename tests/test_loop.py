@@ -376,8 +376,20 @@ def test_a_torn_log_line_costs_only_itself(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes()[:-8])
     append_record(log, {"step": 2, "loss": 5.0})
     append_record(log, {"step": 3, "loss": 4.0})
-    assert read_records(log) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 5.0}, {"step": 3, "loss": 4.0}]
+    whole = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 5.0}, {"step": 3, "loss": 4.0}]
+    assert read_records(log) == whole
     assert json.loads(log.read_text().splitlines()[-1]) == {"step": 3, "loss": 4.0}
+    log.write_bytes(log.read_bytes() + b"\x00\xff\n5\n{}\n")  # what a power cut may leave is no record
+    assert read_records(log) == whole
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    """Training on a GPU where there is none raises ValueError, which says so."""
+    model = nn.Linear(2, 1)
+    options = {"steps": 1, "optimizer": adamw(model, 0.1), "device": "cuda", "progress": False}
+    with pytest.raises(ValueError, match="cuda was asked for, and CUDA finds 0 GPUs"):
+        fit(model, [torch.ones(3, 2)], lambda model, x: model(x).mean(), **options)
 
 
 def test_a_batch_keeps_its_form_on_the_way_to_the_device() -> None:
@@ -440,7 +452,10 @@ def test_an_accumulated_gradient_is_pooled() -> None:
         ({"clip": float("nan")}, "clip nan"),
         ({"accumulate": 0}, "not 0 and"),
         ({"batches": []}, "there are no batches"),
-        ({"loss": lambda model, batch: model(batch[0])}, r"the loss has shape \(3, 4, 7\), not \(\)"),
+        ({"loss": lambda model, batch: model(batch[0])}, r"the loss has shape \(3, 4, 7\), not a tensor of shape \(\)"),
+        ({"loss": lambda *_: 1.0}, "the loss is a float, not a tensor"),
+        ({"loss": lambda *_: None}, "the loss is a NoneType, not a tensor"),
+        ({"loss": lambda *_: torch.ones(())}, "the loss depends on no trainable parameter of this"),
         ({"optimizer": adamw(build(), 0.1)}, "moves 5 tensors, none of which is a parameter of this Sequential"),
     ],
 )

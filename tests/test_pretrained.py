@@ -143,6 +143,14 @@ def test_a_foreign_model_is_refused(saved: Path) -> None:
         GPT.from_pretrained(saved)
 
 
+def test_a_folder_of_hugging_face_says_how(saved: Path) -> None:
+    """A folder that transformers wrote raises ValueError, which says how such a model is taken over."""
+    (saved / "config.json").write_text('{"model_type": "gpt2", "n_layer": 2}', encoding="utf-8")
+    for opened in (GPT.from_pretrained, load_model):
+        with pytest.raises(ValueError, match=r"Hugging Face's 'gpt2': .* from_transformers"):
+            opened(saved)
+
+
 def test_weights_must_be_the_configs(saved: Path) -> None:
     """Missing, foreign and misshapen tensors raise ValueError, which names them."""
     path = saved / "model.safetensors"

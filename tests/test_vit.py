@@ -74,13 +74,15 @@ def test_patches_must_fill_the_image(height: int, width: int) -> None:
 
 
 def test_other_images_are_refused() -> None:
-    """Images of another size or number of channels raise ValueError and name both shapes."""
+    """Images of another size or number of channels raise ValueError and name both shapes; so do pixels of 0 ... 255."""
     with pytest.raises(ValueError, match=r"\(5, 4, 8, 6\), not \(B, 4, 6, 6\)"):
         model()(pictures(8))
     with pytest.raises(ValueError, match=r"\(5, 3, 6, 6\), not"):
         model()(pictures()[:, :3])
     with pytest.raises(ValueError, match=r"\(4, 6, 6\), not"):
         model()(pictures()[0])
+    with pytest.raises(ValueError, match=r"dtype torch.uint8, .* divide pixels of 0 \.\.\. 255 first"):
+        model()(pictures().to(torch.uint8))
 
 
 def test_is_written_out() -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 
+from tinytrans import __version__
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data import TEXTS
 
 DEFAULTS = {"data": "tales", "preset": "tales", "steps": 800, "batch": 12, "seed": 0}
 DESCRIPTION = "Train a small transformer on this machine and let it speak."
+TRAINED = "what `train` left behind, or tales or stories: two small models that come with the library"
 EXAMPLES = """examples:
+  tinytrans sample --model tales                       a story, at once, by a model that comes with the library
   tinytrans train --out runs/tales                     a story-teller, in about two minutes on two CPU cores
   tinytrans train --out runs/tales --resume            go on after Ctrl-C or a crash, as if nothing had been
   tinytrans train --out runs/mine --data notes.txt     your own text
@@ -29,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of all commands, with their help."""
     plain = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("tinytrans", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=plain)
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(
         dest="command", required=True, metavar="train | sample | chat | eval | params | tokenize"
     )
@@ -39,14 +43,21 @@ def parser() -> argparse.ArgumentParser:
 
     voice = argparse.ArgumentParser(add_help=False)
     add = voice.add_argument
-    add("--model", required=True, metavar="FOLDER", help="what `train` left behind")
+    add("--model", required=True, metavar="FOLDER", help=TRAINED)
     add("--tokens", type=positive, default=200, help="how many at most (default: 200)")
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest, 1 draws as learnt (default: 0.7)")
     add("--top-k", type=positive, help="only the k likeliest tokens")
     add("--top-p", type=float, help="only the likeliest tokens that together have the probability p")
+    add("--min-p", type=float, help="only tokens at least p times as likely as the likeliest")
+    add("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: less of what was said already")
     add("--seed", type=int, help="the same seed gives the same text")
 
-    add = commands.add_parser("train", parents=[place], help="pretrain a model on stories or other texts").add_argument
+    about = """Learn a tokenizer from texts, and with it a model that foretells each next token. A bar shows the loss,
+    in nats a token. In the folder are then model.safetensors, config.json and tokenizer.json for `sample`, `chat`
+    and `eval`, a checkpoint for --resume, log.jsonl with the measures over time, and run.json with these settings."""
+    add = commands.add_parser(
+        "train", parents=[place], help="pretrain a model on stories or other texts", description=about
+    ).add_argument
     add("--out", required=True, metavar="FOLDER", help="where model, tokenizer, checkpoint and log go")
     add("--data", help=sources)
     add("--preset", choices=shapes, help="the model's shape (default: tales)")
@@ -56,7 +67,11 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in the folder, with its own settings")
     add("--compile", action="store_true", help="torch.compile fuses the model's operations: slow to start, then faster")
 
-    said = commands.add_parser("sample", parents=[voice, place], help="let a trained model go on from a prompt")
+    about = """Print the prompt and what the model says after it, token by token, until it ends its turn or has said
+    --tokens. The filters act one after the other: temperature, top-k, top-p, min-p; then chance draws."""
+    said = commands.add_parser(
+        "sample", parents=[voice, place], help="let a trained model go on from a prompt", description=about
+    )
     said.add_argument("--prompt", default="Once", help='or an instruction, "<|user|>...<|assistant|>" (default: Once)')
 
     about = """Say something to a trained model, line by line; the answer appears as it is made, and the model remembers
@@ -68,12 +83,15 @@ def parser() -> argparse.ArgumentParser:
     perplexity, among how many equally likely tokens it is torn. Of the data that it was trained with, the texts held
     out count; of any other file, all."""
     add = commands.add_parser("eval", parents=[place], help="measure a trained model", description=about).add_argument
-    add("--model", required=True, metavar="FOLDER", help="what `train` left behind")
+    add("--model", required=True, metavar="FOLDER", help=TRAINED)
     add("--data", help=f"{', '.join(sorted(TEXTS))} or a text file (default: what it was trained with)")
     add("--batch", type=positive, default=DEFAULTS["batch"], help=f"texts at once (default: {DEFAULTS['batch']})")
     add("--json", action="store_true", help='{"validation": loss, "perplexity": p, "texts": n, "tokens": n}')
 
-    add = commands.add_parser("params", help="count a model's parameters, part by part").add_argument
+    about = """How many numbers a preset's model learns, and where they are. Nothing is allocated: the largest is
+    counted as fast as the smallest. A matrix that two parts share counts once."""
+    counted = commands.add_parser("params", help="count a model's parameters, part by part", description=about)
+    add = counted.add_argument
     add("preset", choices=PRESETS)
     add("--json", action="store_true", help='{"total": n, ...}')
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
-from tinytrans import device
+from tinytrans import checkpoints, device
 from tinytrans.data.chat import END, USER
 from tinytrans.models.gpt import GPT
 from tinytrans.sampling import stream
 from tinytrans.tokenizers import Tokenizer, load_tokenizer
 
+FILTERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 TORN = "\N{REPLACEMENT CHARACTER}"  # what a character looks like of which not all bytes are there
 
 
@@ -23,7 +25,7 @@ class Speaker:
         place = device.pick(args.device)
         self.model, self.tokenizer = opened(args.model, place)
         self.tokens = args.tokens
-        self.filters = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+        self.filters = {name: getattr(args, name) for name in FILTERS}
         self.generator = None if args.seed is None else torch.Generator(place).manual_seed(args.seed)
         self.stops = [i for name, i in self.tokenizer.special_tokens.items() if name in (END, USER)]  # the turn is over
 
@@ -53,7 +55,12 @@ class Speaker:
 
 
 def opened(folder: str, place: torch.device) -> tuple[GPT, Tokenizer]:
-    """The GPT in a folder and its tokenizer; raises ValueError where the one does not know all tokens of the other."""
+    """The GPT in a folder, or of a name that comes with the library, and its tokenizer.
+
+    Raises ValueError where the one does not know all tokens of the other.
+    """
+    if folder in checkpoints.names() and not Path(folder).exists():
+        return checkpoints.load(folder, device=place)
     model, tokenizer = GPT.from_pretrained(folder, device=place), load_tokenizer(folder)
     if tokenizer.vocab_size > (V := model.config.vocab_size):
         raise ValueError(f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens, the model beside it only {V}")

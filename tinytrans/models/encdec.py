@@ -53,6 +53,8 @@ class EncoderDecoder(Reader):
         it, and the mask (T, T) or (B, T, T) more of the target.
         """
         if lengths is not None:
+            if lengths.shape != source.shape[:1]:
+                raise ValueError(f"lengths have shape {tuple(lengths.shape)}, the source {tuple(source.shape)}")
             real = padding(lengths, source.shape[1])
             source_mask = real if source_mask is None else real & source_mask
         return self.decode(target, self.encode(source, mask=source_mask), memory_mask=source_mask, mask=mask)

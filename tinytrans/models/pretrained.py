@@ -158,6 +158,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} holds a {type(values).__name__}, not a config")
+    if "model" not in values and "model_type" in values:
+        theirs = f"{str(path)!r} is of Hugging Face's {values['model_type']!r}"
+        raise ValueError(f"{theirs}: open it with transformers and hand the model to from_transformers")
     return values
 
 

@@ -81,12 +81,16 @@ class ViT(Pretrained):
     def hidden(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> vectors (B, 1 + N, D): of the class token, then of each patch, row by row.
 
-        Raises ValueError for images that are not of the config's size.
+        Raises ValueError for images that are not of the config's size, and for whole numbers.
         """
         c = self.config
         if images.dim() != 4 or images.shape[1:] != (c.n_channels, c.image_size, c.image_size):
             wanted = f"(B, {c.n_channels}, {c.image_size}, {c.image_size})"
             raise ValueError(f"images have shape {tuple(images.shape)}, not {wanted}")
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images are of dtype {images.dtype}, not of torch.float32: divide pixels of 0 ... 255 first"
+            )
         x = self.patch(patchify(images, c.patch_size))
         x = torch.cat((self.cls.expand(len(x), -1, -1), x), dim=1) + self.position.weight
         return self.encoder(F.dropout(x, c.dropout, self.training))

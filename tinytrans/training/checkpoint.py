@@ -67,6 +67,8 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
     """A model takes all weights of a checkpoint, or none and a CheckpointError where names or shapes differ."""
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError(f"{source} holds no tensors by name, but a {type(weights).__name__}")
     mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(mine.keys() | theirs.keys()):

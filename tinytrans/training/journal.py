@@ -98,10 +98,12 @@ def append_record(path: str | Path, record: Record) -> None:
 def read_records(path: str | Path) -> list[Record]:
     """A JSONL log -> its records, without torn lines; a step gone through again after a resume counts the last time."""
     records: list[Record] = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:  # not JSON, or not even text
+            continue
+        if not isinstance(record, dict) or "step" not in record:
             continue
         while records and records[-1]["step"] >= record["step"]:
             records.pop()

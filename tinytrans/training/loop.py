@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinytrans.device import autocast
+from tinytrans.device import autocast, pick
 from tinytrans.training import checkpoint as checkpoints
 from tinytrans.training import ranks, shards
 from tinytrans.training.feed import Batches, draw, to_device
@@ -87,7 +87,7 @@ def fit(
     if clip is not None and not clip > 0:
         raise ValueError(f"clip {clip} is not positive: no gradient would be left")
     if device is not None:
-        model.to(device)
+        model.to(pick(device))
     _check_optimizer(model, optimizer)
     history, rates = _begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
@@ -159,8 +159,11 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
         with autocast(device):
             value = loss(model, to_device(batch, device))
         part, number = value if isinstance(value, tuple) else (value, 1)
-        if part.shape != ():
-            raise ValueError(f"the loss has shape {tuple(part.shape)}, not (): a mean, or a sum and its count")
+        if not isinstance(part, Tensor) or part.shape != ():
+            what = f"has shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"is a {type(part).__name__}"
+            raise ValueError(f"the loss {what}, not a tensor of shape (): a mean, or a sum and its count")
+        if not part.requires_grad:
+            raise ValueError(f"the loss depends on no trainable parameter of this {type(model).__name__}")
         part.backward()
         total = total + part.detach()
         count = count + number
@@ -252,18 +255,25 @@ def _begin(
     state = checkpoints.load(checkpoint)
     if missing := {"model", "optimizer", "history", "chances", "rates"} - state.keys():
         raise checkpoints.CheckpointError(f"{checkpoint} is of no run of fit: it lacks {', '.join(sorted(missing))}")
+    try:
+        history, rates = History.restore(state["history"]), [float(rate) for rate in state["rates"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise checkpoints.CheckpointError(f"{checkpoint} holds no history: {type(error).__name__} {error}") from error
     checkpoints.load_weights(model, state["model"], checkpoint)
     try:
         shards.take_state(optimizer, state["optimizer"])
-    except (KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         kind = type(optimizer).__name__
         raise checkpoints.CheckpointError(f"{checkpoint} is of another optimiser than this {kind}: {error}") from error
     if ranks.rank() < len(state["chances"]):  # of more processes than before, the new ones keep their own chance
         own = state["chances"][ranks.rank()]
-        checkpoints.restore_chance(own["global"])
-        if generator is not None:
-            generator.set_state(own["generator"])
-    return History.restore(state["history"]), state["rates"]
+        try:
+            checkpoints.restore_chance(own["global"])
+            if generator is not None:
+                generator.set_state(own["generator"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoints.CheckpointError(f"{checkpoint} holds no state of chance: {error}") from error
+    return history, rates
 
 
 def _save(
