@@ -112,7 +112,9 @@ def test_what_cannot_be_kept_is_refused_at_once(asked: list[str], capsys: pytest
     """--keep with a quick run, or with a recipe that keeps no model, ends before anything is trained."""
     with pytest.raises(SystemExit):
         main([*asked, "--keep"])
-    assert f"--keep is for a full run of tales or stories or mlm, not {' '.join(asked)}" in capsys.readouterr().err
+    assert (
+        f"--keep is for a full run of tales or stories or sft or mlm, not {' '.join(asked)}" in capsys.readouterr().err
+    )
 
 
 def test_a_table_has_every_number() -> None:
