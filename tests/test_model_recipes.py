@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tinytrans.data.splits import Pair
 from tinytrans.models.bert import BERT
 from tinytrans.models.multimodal import Multimodal
 from tinytrans.models.vit import patchify, unpatchify
+from tinytrans.nn.masks import padding
 from tinytrans.recipes import bert, captions, dates, mlm, numbers, vit, words
 from tinytrans.recipes.report import Run
 from tinytrans.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokenizer
@@ -93,26 +95,39 @@ def test_no_name_is_learned(docs: list[str]) -> None:
     assert not {*docs} & {*mlm.corpus("train", QUICK)}
 
 
-def test_only_hidden_tokens_are_asked_for(docs: list[str], tokenizer: WordPieceTokenizer) -> None:
-    """The loss from the hidden places alone is that of the whole head with -100 elsewhere, and of the pairs."""
+def test_only_hidden_tokens_are_asked_for(tokenizer: WordPieceTokenizer) -> None:
+    """The loss at the hidden places alone is that of the whole head with -100 elsewhere, and of what comes next."""
     torch.manual_seed(0)
-    batch = mlm.batches(tokenizer.encode_batch(docs), tokenizer, QUICK)[0]
+    batch = mlm.batches("validation", tokenizer, QUICK)(0)
     model = BERT(mlm.shape(tokenizer, QUICK))
     total, count = mlm.pretraining_loss(model, batch)
-    mask = mlm.padding(batch.lengths, batch.ids.shape[1])
-    said, follows = model(batch.ids, segments=batch.segments, mask=mask)
-    mean = F.cross_entropy(said.flatten(0, 1), batch.labels.flatten()) + F.cross_entropy(follows, batch.unrelated)
-    torch.testing.assert_close(total / count, mean)
+    mask = padding(batch.lengths, batch.ids.shape[1])
+    said, _ = model(batch.ids, mask=mask)
+    first, following = model.head.pooler(model.hidden(batch.ids, mask=mask)).chunk(2)
+    scores = mlm.SHARP * F.cosine_similarity(first[:, None], following[None], dim=-1)
+    right = torch.arange(mlm.BATCH)
+    follows = (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
+    torch.testing.assert_close(total / count, F.cross_entropy(said.flatten(0, 1), batch.labels.flatten()) + follows)
     assert count == int((batch.labels != IGNORED).sum())
 
 
-def test_the_commonest_is_counted(docs: list[str], tokenizer: WordPieceTokenizer) -> None:
-    """Who always says the same is right as often as that occurs, and knows of every second pair whether it follows."""
-    unseen = [mlm.batches(tokenizer.encode_batch(docs), tokenizer, QUICK)[i] for i in range(4)]
+def test_a_paragraph_stands_beside_its_next(tokenizer: WordPieceTokenizer) -> None:
+    """Each row of a batch's second half follows its row of the first half in the documentation."""
+    rows = mlm.read(mlm.corpus("validation", QUICK), tokenizer)
+    batch = mlm.batches("validation", tokenizer, QUICK)(3)
+    whole = torch.where(batch.labels == IGNORED, batch.ids, batch.labels)
+    shown = [tuple(ids[:n].tolist()) for ids, n in zip(whole, batch.lengths, strict=True)]
+    pairs = {*pairwise(map(tuple, rows))}
+    assert len(shown) == 2 * mlm.BATCH
+    assert all(pair in pairs for pair in zip(shown[: mlm.BATCH], shown[mlm.BATCH :], strict=True))
+
+
+def test_the_commonest_is_counted(tokenizer: WordPieceTokenizer) -> None:
+    """Who always says the same is right as often as that occurs, and finds one next paragraph in a batch."""
+    unseen = [*map(mlm.batches("validation", tokenizer, QUICK), range(4))]
     hidden = Counter(int(label) for batch in unseen for label in batch.labels.flatten() if label != IGNORED)
     row = mlm.commonest(unseen)
-    assert row["words"] == pytest.approx(max(hidden.values()) / hidden.total())
-    assert 0.5 <= row["follows"] < 0.65
+    assert row == {"words": pytest.approx(max(hidden.values()) / hidden.total()), "next": 1 / mlm.BATCH}
 
 
 def test_known_words_are_counted() -> None:

@@ -34,7 +34,7 @@ from tinytrans.training.grpo import group_advantages
 from tinytrans.training.pretrain import IGNORED, next_token_loss
 from tinytrans.training.reward import RewardHead
 
-SHARES = ("all", "pairs", "exact", "right", "follows", "de")  # what a recipe measures, each between 0 and 1
+SHARES = ("all", "pairs", "exact", "right", "next", "de")  # what a recipe measures, each between 0 and 1
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,9 @@ def test_what_cannot_be_kept_is_refused_at_once(asked: list[str], capsys: pytest
     """--keep with a quick run, or with a recipe that keeps no model, ends before anything is trained."""
     with pytest.raises(SystemExit):
         main([*asked, "--keep"])
-    assert f"--keep is for a full run of tales or stories or mlm, not {' '.join(asked)}" in capsys.readouterr().err
+    assert (
+        f"--keep is for a full run of tales or stories or sft or mlm, not {' '.join(asked)}" in capsys.readouterr().err
+    )
 
 
 def test_a_table_has_every_number() -> None:

@@ -31,7 +31,7 @@ RECIPES = {  # name, which is also the function -> module
     "words": "words",
 }
 
-KEPT = ("tales", "stories", "mlm")  # whose models may come with the library: those that other recipes start from
+KEPT = ("tales", "stories", "sft", "mlm")  # whose models may come with the library: those that other recipes start from
 
 __all__ = ["KEPT", "RECIPES", "Report", "Run", "recipe"]
 

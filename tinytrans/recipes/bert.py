@@ -18,7 +18,7 @@ from tinytrans.data.translation import rows_of
 from tinytrans.models.bayes import naive_bayes
 from tinytrans.models.bert import BERT
 from tinytrans.nn.masks import padding
-from tinytrans.recipes.mlm import MAX_LEN, documentation, load_pretrained
+from tinytrans.recipes.mlm import documentation, load_pretrained, read
 from tinytrans.recipes.report import Report, Row, Run
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.tokenizers.wordpiece import split
@@ -98,9 +98,8 @@ def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run) -> tuple[Ro
 
 def encoder_of(parts: Sequence[Paragraph], task: Task, tokenizer: Tokenizer) -> Encode:
     """A function of numbers: those paragraphs as what BERT reads, [CLS] paragraph [SEP], and their libraries."""
-    cls, sep, pad = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
-    ids = tokenizer.encode_batch([without_names(part.text) for part in parts])
-    rows, labels = [[cls, *row[: MAX_LEN - 2], sep] for row in ids], task.labels(parts)
+    rows, labels = read([without_names(part.text) for part in parts], tokenizer), task.labels(parts)
+    pad = tokenizer.token_to_id("[PAD]")
 
     def encode(numbers: Sequence[int]) -> Labelled:
         some = [rows[i] for i in numbers]

@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
+from tinytrans import checkpoints
 from tinytrans.adapters import bitfit as biases_alone
 from tinytrans.adapters import lora as with_lora
 from tinytrans.adapters import save_adapter, trainable_parameters
@@ -51,7 +52,8 @@ def lora(run: Run) -> Report:
     model, tokenizer = load_base(run, BASE)
     with_lora(model, rank=8, targets=("qkv", "out", "up", "down"), generator=run.generator())
     report = against_full(run, "LoRA", model, tokenizer, lr=LORA)
-    save_adapter(model, run.folder("sft") / "lora.safetensors")
+    run.folder("lora").mkdir(parents=True, exist_ok=True)
+    save_adapter(model, run.folder("lora") / "adapter.safetensors")
     return report
 
 
@@ -134,9 +136,11 @@ def with_biases(model: GPT) -> GPT:
 
 
 def load_instructed(run: Run) -> tuple[GPT, Tokenizer]:
-    """The SFT model as it was kept, in eval mode; tuned first where there is none."""
+    """The SFT model in eval mode: this run's own, else that which comes with the library (of seed 0), else tuned."""
     folder = run.folder("sft")
     if not (folder / "config.json").exists():
+        if run.seed == 0 and not run.quick:
+            return checkpoints.load("sft", device=run.device)
         base, tokenizer = load_base(run, BASE)
         tune(base, tokenizer, run, lr=FULL)
         base.save_pretrained(folder, tokenizer)

@@ -1,4 +1,4 @@
-"""BERT's pretraining: documentation as it is -> an encoder that guesses hidden words and what belongs together.
+"""BERT's pretraining: documentation as it is -> an encoder that guesses hidden words and what comes next.
 
 Nobody labels anything; the names of the libraries are taken out, so that the model cannot read off what it will be
 asked later. What it costs is paid once and kept: `bert` starts from it.
@@ -6,8 +6,10 @@ asked later. What it costs is paid once and kept: `bert` starts from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,10 @@ from torch import Tensor, nn
 
 from tinytrans import checkpoints
 from tinytrans.config import BERTConfig
+from tinytrans.data.batches import IGNORED, Shuffled
 from tinytrans.data.docs import LIBRARIES, Docs, without_names
-from tinytrans.data.masking import IGNORED, MaskedBatch, MaskedBatches, SentencePair, next_sentence_pairs
+from tinytrans.data.masking import corrupt
+from tinytrans.data.translation import rows_of
 from tinytrans.models.bert import BERT, PretrainingHead
 from tinytrans.nn.masks import padding
 from tinytrans.recipes.report import Report, Row, Run
@@ -27,24 +31,37 @@ from tinytrans.training.journal import History
 from tinytrans.training.loop import evaluating, fit
 from tinytrans.training.optim import muon, wsd
 
-BATCH, STEPS, MAX_LEN = 32, 1800, 96
-TOGETHER = 8  # paragraphs that stand behind each other make a document
+BATCH, STEPS, MAX_LEN = 32, 1500, 64
 RATE = 0.25  # hidden: more than BERT's 0.15, as a short training wants more to guess (Wettig et al. 2022, 2202.08005)
+SHARP = 10.0  # a cosine times this is a logit
+
+
+class Hidden(NamedTuple):
+    """Paragraphs and, in the other half of the rows, those that follow them: ids (2B, T) of which some are hidden.
+
+    lengths (2B,) and labels (2B, T): what the hidden ones were, elsewhere -100.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    labels: Tensor
 
 
 def mlm(run: Run) -> Report:
-    """BERT's two lessons on documentation; words that were hidden and pairs of paragraphs that it never saw.
+    """Words that were hidden, and which of 32 paragraphs comes next, in documentation that the encoder never saw.
 
-    The control: always to guess what is most frequent.
+    BERT asks of two paragraphs whether one follows the other, yes or no. To find the one that follows among those of
+    the whole batch is the same question and tells more: a short training learns from it what a paragraph is about.
+    Source: Logeswaran and Lee 2018, arXiv 1803.02893. The control: to guess what is most frequent.
     """
     model, tokenizer, history = pretrain(run)
-    unseen = batches(paragraphs("validation", tokenizer, run), tokenizer, run)
-    some = [unseen[i] for i in range(run.pick(50, 2))]
+    unseen = batches("validation", tokenizer, run)
+    some = [unseen(i) for i in range(run.pick(50, 2))]
     rows = {"BERT": guesses(model, some), "control: the commonest": commonest(some)}
     ours, control = rows.values()
     aims = {
-        "words >= 0.30": ours["words"] >= 0.3,
-        "follows >= 0.10 above the commonest": ours["follows"] >= control["follows"] + 0.1,
+        "words >= 0.20 above the commonest": ours["words"] >= control["words"] + 0.2,
+        "next >= 0.20 above the commonest": ours["next"] >= control["next"] + 0.2,
     }
     figures = {"parameters": model.n_params, "targets": history.seen, "training_seconds": history.seconds}
     return Report(rows=rows, figures=figures, aims=aims, records=history.records)
@@ -52,23 +69,20 @@ def mlm(run: Run) -> Report:
 
 def pretrain(run: Run) -> tuple[BERT, Tokenizer, History]:
     """Train the encoder on the paragraphs of the training split, and keep it in the run's folder."""
-    texts = corpus("train", run)
-    size = run.pick(8192, 300)
-    tokenizer = WordPieceTokenizer.train(texts[::4], size, score=frequency)
-    taught = batches(tokenizer.encode_batch(texts), tokenizer, run)
-    checked = batches(paragraphs("validation", tokenizer, run), tokenizer, run)
+    tokenizer = WordPieceTokenizer.train(corpus("train", run)[::4], run.pick(8192, 300), score=frequency)
+    checked = batches("validation", tokenizer, run)
     torch.manual_seed(run.seed)
     model = BERT(shape(tokenizer, run)).to(run.device)
     steps = run.pick(STEPS, 4)
     history = fit(
         model,
-        taught,
+        batches("train", tokenizer, run),
         pretraining_loss,
         steps=steps,
         optimizer=muon(model, 0.02, 4e-3, betas=(0.9, 0.99), iterations=4),
         schedule=partial(wsd, warmup=20, total=steps, decay=steps // 2),
-        evaluate=lambda _: guesses(model, (checked[i] for i in range(run.pick(5, 1)))),
-        every=run.pick(200, 2),
+        evaluate=lambda _: guesses(model, map(checked, range(run.pick(5, 1)))),
+        every=run.pick(300, 2),
         progress=run.progress,
     )
     if history.interrupted:
@@ -113,70 +127,66 @@ def corpus(split: str, run: Run) -> list[str]:
     return [without_names(part.text) for part in documentation(split, run)[: run.pick(10**6, 400)]]
 
 
-def paragraphs(split: str, tokenizer: Tokenizer, run: Run) -> list[list[int]]:
-    """The same as ids."""
-    return tokenizer.encode_batch(corpus(split, run))
+def read(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Texts as BERT reads them: [CLS] text [SEP], cut to the length that it can read."""
+    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    return [[cls, *ids[: MAX_LEN - 2], sep] for ids in tokenizer.encode_batch(texts)]
 
 
-def batches(ids: Sequence[Sequence[int]], tokenizer: Tokenizer, run: Run) -> MaskedBatches:
-    """Pairs of paragraphs, half of which stand behind each other, as many as there are paragraphs, and masked."""
-    documents = [ids[i : i + TOGETHER] for i in range(0, len(ids), TOGETHER)]
-    pad, cls, sep, mask = (tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
-    pairs: list[SentencePair] = next_sentence_pairs(
-        documents,
-        len(ids),
-        cls_id=cls,
-        sep_id=sep,
-        max_len=MAX_LEN,
-        generator=torch.Generator().manual_seed(run.seed),
-    )
-    return MaskedBatches(
-        pairs,
-        BATCH,
-        pad_id=pad,
-        mask_id=mask,
-        vocab_size=tokenizer.vocab_size,
-        special_ids=list(tokenizer.special_tokens.values()),
-        rate=RATE,
-        seed=run.seed,
-    )
+def batches(split: str, tokenizer: Tokenizer, run: Run) -> Callable[[int], Hidden]:
+    """A step's number -> paragraphs of the split and those that follow them, other tokens hidden each time."""
+    rows = read(corpus(split, run), tokenizer)
+    order = Shuffled([len(a) + len(b) for a, b in pairwise(rows)], BATCH, seed=run.seed, sort=16)
+    pad, mask = (tokenizer.token_to_id(token) for token in ("[PAD]", "[MASK]"))
+    special = list(tokenizer.special_tokens.values())
+    hide = partial(corrupt, mask_id=mask, vocab_size=tokenizer.vocab_size, special_ids=special, rate=RATE)
+
+    def hidden(step: int) -> Hidden:
+        some = [rows[i + after] for after in (0, 1) for i in order[step]]
+        chance = torch.Generator().manual_seed(1000 * run.seed + step)
+        ids, labels = hide(rows_of(some, pad), generator=chance)
+        return Hidden(ids, torch.tensor([*map(len, some)]), labels)
+
+    return hidden
 
 
-def asked(model: nn.Module, batch: MaskedBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of the hidden tokens alone (N, V), what they were (N,), and logits of "follows" (B, 2)."""
+def asked(model: nn.Module, batch: Hidden) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of the hidden tokens alone (N, V), what they were (N,), and how well each paragraph goes on (B, B).
+
+    The logit of paragraph i and next one j is the cosine of what [CLS] says of them, times `SHARP`; right is i = j.
+    """
     assert isinstance(model, BERT)
     assert isinstance(model.head, PretrainingHead)
-    mask = padding(batch.lengths, batch.ids.shape[1])
-    hidden = model.hidden(batch.ids, segments=batch.segments, mask=mask)
+    states = model.hidden(batch.ids, mask=padding(batch.lengths, batch.ids.shape[1]))
     wanted = batch.labels != IGNORED
-    return model.head.guess(hidden[wanted]), batch.labels[wanted], model.head.follows(model.head.pooler(hidden))
+    first, following = F.normalize(model.head.pooler(states), dim=-1).chunk(2)
+    return model.head.guess(states[wanted]), batch.labels[wanted], SHARP * first @ following.T
 
 
-def pretraining_loss(model: nn.Module, batch: MaskedBatch) -> tuple[Tensor, int]:
-    """What `fit` differentiates: the mean surprise at hidden tokens and that at the pairs' classes, added."""
-    guessed, labels, follows = asked(model, batch)
-    loss = F.cross_entropy(guessed, labels) + F.cross_entropy(follows, batch.unrelated)
-    return loss * len(labels), len(labels)
+def pretraining_loss(model: nn.Module, batch: Hidden) -> tuple[Tensor, int]:
+    """What `fit` differentiates: the mean surprise at hidden tokens, and that at what comes next, and came before."""
+    guessed, labels, scores = asked(model, batch)
+    right = torch.arange(len(scores), device=scores.device)
+    follows = (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
+    return (F.cross_entropy(guessed, labels) + follows) * len(labels), len(labels)
 
 
-def guesses(model: BERT, unseen: Iterable[MaskedBatch]) -> Row:
-    """The share of hidden tokens that are guessed, and of pairs of which it is known whether they follow."""
+def guesses(model: BERT, unseen: Iterable[Hidden]) -> Row:
+    """The share of hidden tokens that are guessed, and of paragraphs whose next one is found in the batch."""
     words: list[Tensor] = []
-    pairs: list[Tensor] = []
+    follows: list[Tensor] = []
     with evaluating(model):
         for each in unseen:
-            batch = to_device(each, model.embedding.weight.device)
-            guessed, labels, follows = asked(model, batch)
+            guessed, labels, scores = asked(model, to_device(each, model.embedding.weight.device))
             words.append(guessed.argmax(dim=-1) == labels)
-            pairs.append(follows.argmax(dim=-1) == batch.unrelated)
-    return {"words": float(torch.cat(words).float().mean()), "follows": float(torch.cat(pairs).float().mean())}
+            follows.append(scores.argmax(dim=-1) == torch.arange(len(scores), device=scores.device))
+    return {"words": float(torch.cat(words).float().mean()), "next": float(torch.cat(follows).float().mean())}
 
 
-def commonest(unseen: Sequence[MaskedBatch]) -> Row:
-    """The same for who always says what is most often right."""
-    hidden = torch.cat([batch.labels[batch.labels != IGNORED] for batch in unseen])
-    classes = torch.cat([batch.unrelated for batch in unseen])
+def commonest(unseen: Sequence[Hidden]) -> Row:
+    """The same for who always says the most frequent token, and always the same paragraph."""
+    labels = torch.cat([batch.labels[batch.labels != IGNORED] for batch in unseen])
     return {
-        "words": float(hidden.bincount().max() / len(hidden)),
-        "follows": float(classes.bincount().max() / len(classes)),
+        "words": float(labels.bincount().max() / len(labels)),
+        "next": 2 * len(unseen) / sum(len(b.ids) for b in unseen),
     }
