@@ -25,6 +25,7 @@ VISIBLE = (
     "subject.py",
     "trace.py",
     "confine.py",
+    "added.py",
     "player.py",
 )  # all of the graders that the box shows
 MASKED = ("tinytrans*", "graders*", "solutions*")  # installed packages that hold what a learner is asked for
@@ -57,7 +58,7 @@ def environment(home: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return names | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": "/tmp"}
+    return names | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": "/tmp", "MPLBACKEND": "Agg"}
 
 
 def interpreter() -> str:
