@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import stat
 import struct
 import sys
@@ -21,6 +22,7 @@ WRITABLE = ("/tmp", "/home/learner", "/dev/shm")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 _NOSUID, _NODEV, _RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE = 2, 4, 1, 32, 4096, 16384, 1 << 18
 _DUMPABLE, _NO_NEW_PRIVS, _SECCOMP, _DROP_BOUND, _AMBIENT, _SUBREAPER = 4, 38, 22, 24, 47, 36  # prctl's numbers
+KERNEL = {"AS": 6 << 30, "FSIZE": 64 << 20, "NOFILE": 1024, "NPROC": 256, "CORE": 0}  # of a notebook's own kernel
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # What no exercise needs and a hole in the kernel is reached by: number on x86_64, on aarch64. -1: not there.
@@ -70,8 +72,10 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-def call_filter(machine: str = platform.machine(), *, lonely: bool = False) -> bytes:
-    """The seccomp program: new namespaces, mounts and sockets other than AF_UNIX are refused. Empty on other machines.
+def call_filter(machine: str = platform.machine(), *, lonely: bool = False, families: Sequence[int] = (1,)) -> bytes:
+    """The seccomp program: new namespaces, mounts and sockets not of these families are refused; 1 is AF_UNIX.
+
+    Empty on other machines.
 
     AF_VSOCK above all: no network namespace confines it. `lonely`: no namespace at all confines what runs under it, so
     that every socket and everything that reaches another process is refused too.
@@ -101,13 +105,8 @@ def call_filter(machine: str = platform.machine(), *, lonely: bool = False) -> b
             program += _arguments(number[name], 16, (0,), _op(_RETURN, _ALLOW), refuse)
         program += _arguments(number["fcntl"], 24, REACHING, refuse, _op(_RETURN, _ALLOW))
         program += _arguments(number["ioctl"], 24, OWN, _op(_RETURN, _ALLOW), refuse)
-    family = -1 % (1 << 32) if lonely else 1  # none, or AF_UNIX
-    program += [
-        _op(_EQUAL, number["socket"], 0, 3),
-        _op(_LOAD, 16),
-        _op(_EQUAL, family, 1, 0),
-        _op(_RETURN, _ERROR | 97),
-    ]
+    families = () if lonely else families
+    program += _arguments(number["socket"], 16, families, _op(_RETURN, _ALLOW), _op(_RETURN, _ERROR | 97))
     return b"".join([*program, _op(_RETURN, _ALLOW)])  # 97: EAFNOSUPPORT
 
 
@@ -172,6 +171,14 @@ def within_container() -> None:
     _prctl(_DUMPABLE, 0)
 
 
+def within_kernel(folder: str) -> None:
+    """In bubblewrap's box, before a notebook's kernel starts: limits, and in this folder nothing but sockets."""
+    for name, most in KERNEL.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+    _prctl(_NO_NEW_PRIVS, 1)
+    landlock(["/"], WRITABLE, DEVICES, sockets=[folder], tcp=True)  # ipykernel talks to itself; there is only loopback
+
+
 def gather_orphans() -> None:
     """From now on every orphan among the descendants becomes a child of this process, and so stays within reach."""
     _prctl(_SUBREAPER, 1)
@@ -191,8 +198,12 @@ def filter_calls(program: bytes) -> None:
         _check(_libc.prctl(_SECCOMP, 2, pointer, 0, 0), "seccomp")
 
 
-def landlock(read: Sequence[str], write: Sequence[str], devices: Sequence[str]) -> int:
-    """Allow reading and writing below these places only, no TCP, no signal outside; the version that the kernel has.
+def landlock(
+    read: Sequence[str], write: Sequence[str], devices: Sequence[str], *, sockets: Sequence[str] = (), tcp: bool = False
+) -> int:
+    """Allow reading and writing below these places only, no signal outside; the version that the kernel has.
+
+    Below `sockets` only these can be made; TCP is allowed where `tcp` says so.
 
     0 where the kernel has no Landlock: the namespaces hold without it.
     """
@@ -201,12 +212,18 @@ def landlock(read: Sequence[str], write: Sequence[str], devices: Sequence[str]) 
         return 0
     bits = {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)  # rights on files that this version knows
     known = (1 << bits) - 1
-    attributes = struct.pack("QQQ", known, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    attributes = struct.pack("QQQ", known, 3 if version >= 4 and not tcp else 0, 3 if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     rules = _check(_libc.syscall(444, attributes, ctypes.c_size_t(size), 0), "landlock")
     execute, write_file, read_file, read_folder, cut, control = 1, 2, 4, 8, 1 << 14, 1 << 15
     of_a_file = execute | write_file | read_file | cut | control
-    for places, rights in ((read, execute | read_file | read_folder), (write, known), (devices, of_a_file)):
+    make_socket, remove = 1 << 9, 1 << 5
+    for places, rights in (
+        (sockets, make_socket | remove | read_file | read_folder),
+        (read, execute | read_file | read_folder),
+        (write, known),
+        (devices, of_a_file),
+    ):
         for place in places:
             _allow(rules, place, rights & known, of_a_file)
     _check(_libc.syscall(446, rules, 0), "landlock")
