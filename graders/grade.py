@@ -19,13 +19,14 @@ from graders.fairness import better, needed
 from graders.judge import Outcome, Part, judge, observe
 from graders.rebuild import Submission, rebuild
 from graders.release import Item, Release
-from graders.sandbox import CellNote, Child, RemoteSubject, Sandbox, Stopped, readable
+from graders.sandbox import SLOWER, CellNote, Child, RemoteSubject, Sandbox, Stopped, readable
 from graders.subject import Failure
 from graders.trace import ran
 
 # The share of the usual time that an exercise gets after none, one, two, ... of its submission were too slow, so that
 # who loops everywhere does not hold up the class.
-PATIENCE = (1.0, 1.0, 0.5, 0.25)
+PATIENCE = (1.0, 1.0, 0.5, 0.25, 0.125)
+WHOLE = SLOWER / 5  # a submission may take so many times what all references take: not every answer is that slow
 SEEDS = 2  # draws of inputs, so that luck does not pass
 TEXT = 800  # characters of a message
 
@@ -133,7 +134,8 @@ class Grading:
 
     def __init__(self, release: Release, submission: Submission, sandbox: Sandbox, seeds: Sequence[int]) -> None:
         self.release, self.submission, self.sandbox, self.seeds = release, submission, sandbox, seeds
-        self.until = time.monotonic() + sandbox.limits.submission
+        self.seconds = max(sandbox.limits.submission, WHOLE * sum(item.seconds for item in release.items))
+        self.until = time.monotonic() + self.seconds
         self.chance = random.Random(f"player {seeds}")  # the Player's seeds must not tell the inputs' seeds
         self.hung: dict[str, Stopped] = {}  # cells that ended their process: not run again
         self.failed: dict[str, Exercise] = {}  # those judged so far that have not all of their points
@@ -173,7 +175,13 @@ class Grading:
         return graded
 
     def _on_reference(self, item: Item, own: Graded) -> Graded:
-        """The better of this outcome and the one on the reference's functions, if it uses any that went wrong."""
+        """The better of this outcome and the one on the reference's functions, if it uses any that went wrong.
+
+        A choice of letters needs no function: a second try would be a second guess. Of the second try's process, which
+        has seen a reference, nothing is kept but points.
+        """
+        if item.exercise.question:
+            return own
         cells = [c for c in self._present(item) if c not in self.hung]
         if item.name not in cells or self.submission.sources[item.name] == self.release.stubs[item.name]:
             return own
@@ -201,6 +209,8 @@ class Grading:
         except Stopped as stopped:
             return unjudged(item, f"its cell was stopped: {stopped.text}")
         with closing(child):
+            if own.commands:
+                self.notes.append(f"{item.name}: notebook commands are left out in grading: {'; '.join(own.commands)}")
             return self._graded(child, item, own)
 
     def _child(self, item: Item) -> tuple[Child, CellNote]:
@@ -222,21 +232,25 @@ class Grading:
                 else:
                     cells = [item.name]
         self.late = self.sandbox.times().starved(self.before, time.monotonic() - self.begun)
-        raise Stopped("Timeout", f"the {self.sandbox.limits.submission:g} seconds of the whole submission were used up")
+        raise Stopped("Timeout", f"the {self.seconds:.0f} seconds of the whole submission were used up")
 
     def _executed(
         self, item: Item, cells: Sequence[str], stand_ins: Mapping[str, str] = MappingProxyType({})
     ) -> tuple[Child, CellNote]:
         """A fork that executed these cells, each stand-in after its cell, whose other names stay."""
         run = [(f"setup {i + 1}", source) for i, source in enumerate(self.release.setup)]
-        for cell in item.cells:
+        added: list[str] = []
+        for cell in ("", *item.cells):
             own = self.submission.sources[cell] if cell in cells else None
             run += [(cell, source) for source in (own, stand_ins.get(cell)) if source is not None]
+            beside = [(f"added {len(added) + i + 1}", s) for i, s in enumerate(self.submission.added.get(cell, ()))]
+            added += [name for name, _ in beside]
+            run += beside
         if self.children and (stopped := self.children[-1].stopped) and stopped.kind == "Timeout":
             self.slow += not self.children[-1].starved
-        child = self.sandbox.fork(self.until, PATIENCE[min(self.slow, len(PATIENCE) - 1)])
+        child = self.sandbox.fork(self.until, PATIENCE[min(self.slow, len(PATIENCE) - 1)], seconds=item.seconds)
         self.children.append(child)
-        notes = child.run(run, self.chance.getrandbits(62))
+        notes = child.run(run, self.chance.getrandbits(62), added=added)
         return child, next(note for note in notes if note.name == item.name)
 
     def _remember(self, cell: str, stopped: Stopped) -> None:
@@ -246,8 +260,6 @@ class Grading:
         )
 
     def _graded(self, child: Child, item: Item, own: CellNote) -> Graded:
-        if own.commands:
-            self.notes.append(f"{item.name}: notebook commands are left out in grading: {'; '.join(own.commands)}")
         if not own.defined:
             why = (
                 f"its cell does not run: {': '.join(own.error)}" if own.error else f"its cell defines no `{item.name}`"

@@ -25,6 +25,7 @@ VISIBLE = (
     "subject.py",
     "trace.py",
     "confine.py",
+    "added.py",
     "player.py",
 )  # all of the graders that the box shows
 MASKED = ("tinytrans*", "graders*", "solutions*")  # installed packages that hold what a learner is asked for
@@ -57,7 +58,7 @@ def environment(home: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return names | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": "/tmp"}
+    return names | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": "/tmp", "MPLBACKEND": "Agg"}
 
 
 def interpreter() -> str:
@@ -99,34 +100,51 @@ def plain_box(arguments: Sequence[str], home: str) -> Box:
 
 
 def bwrap_box(arguments: Sequence[str], tmpfs: int, hidden: Sequence[Path] = (), *, warm: bool = False) -> Box:
-    """bubblewrap around the interpreter. `hidden`: folders that must not be seen, even inside of one that is shown.
+    """bubblewrap around the Player. `hidden`: folders that must not be seen, even inside of one that is shown.
 
     A `warm` one may make namespaces: its servers confine themselves before they run a learner's code.
     """
+    given = tuple((HERE / name, f"/player/graders/{name}") for name in VISIBLE)
+    program = b"" if warm else call_filter()
+    return bwrap_around(BOOT, arguments, tmpfs, hidden, search=["/player"], given=given, program=program, warm=warm)
+
+
+def bwrap_around(
+    boot: str, arguments: Sequence[str], tmpfs: int, hidden: Sequence[Path] = (), *, search: Sequence[str],
+    given: Sequence[tuple[Path, str]] = (), shown: Sequence[tuple[str, str]] = (),
+    shared: Sequence[tuple[str, str]] = (),
+    program: bytes = b"", warm: bool = False,
+) -> Box:  # fmt: skip
+    """bubblewrap around the interpreter, which executes `boot` with the path of its packages and the arguments.
+
+    `given`: (file here, its place in the box); `shown`: the same of folders; `shared`: of those that it may write to.
+    """
     binds = _binds()
-    shown = [inside for _, inside in binds]
+    places = [inside for _, inside in binds]
+    folders = [*binds, *shown]
     if os.geteuid() == 0:
-        sources = [f"{NEUTRAL}/player-{i}" for i in range(len(binds))]
+        sources = [f"{NEUTRAL}/player-{i}" for i in range(len(folders))]
     else:
-        sources = [outside for outside, _ in binds]
-    files = tuple(os.open(HERE / name, os.O_RDONLY) for name in VISIBLE)
+        sources = [outside for outside, _ in folders]
+    files = tuple(os.open(path, os.O_RDONLY) for path, _ in given)
     command = ["bwrap", *(_walls(tmpfs) if warm else _last_walls(tmpfs))]
-    if not warm and (program := call_filter()):
+    if program:
         files += (_as_file(program),)
         command += ["--seccomp", str(files[-1])]
-    for (_, inside), source in zip(binds, sources, strict=True):
+    for (_, inside), source in zip(folders, sources, strict=True):
         command += ["--ro-bind", source, inside]
     for path in _masks(binds, hidden):
         command += ["--tmpfs", path, "--remount-ro", path]
-    for fd, name in zip(files, VISIBLE, strict=False):
-        command += ["--perms", "0444", "--ro-bind-data", str(fd), f"/player/graders/{name}"]
+    for fd, (_, inside) in zip(files, given, strict=False):
+        command += ["--perms", "0444", "--ro-bind-data", str(fd), inside]
+    for outside, inside in shared:
+        command += ["--bind", outside, inside]
     for name, value in environment("/home/learner").items():
         command += ["--setenv", name, value]
     command += ["--remount-ro", "/", "--chdir", "/home/learner"]  # the root is a tmpfs without a size
-    search = "|".join(["/player", *_search(shown)])
-    command += ["--", interpreter(), "-I", "-S", "-B", "-c", BOOT, search, *arguments]
+    command += ["--", interpreter(), "-I", "-S", "-B", "-c", boot, "|".join([*search, *_search(places)]), *arguments]
     if os.geteuid() == 0:
-        command = [*_as_nobody([outside for outside, _ in binds], sources), *command]
+        command = [*_as_nobody([outside for outside, _ in folders], sources), *command]
     return Box(tuple(command), files, alone=True, environment=environment("/"))
 
 

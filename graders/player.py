@@ -2,18 +2,22 @@
 
 A server with torch loaded forks one child for each exercise; the child executes cells and answers calls over a socket
 of its own. A warm server also forks further servers, one for each submission, in namespaces of their own. Of the
-graders only `wire`, `subject`, `trace`, `confine` and this file are visible: no reference, no wrong answer, no seed.
+graders only `wire`, `subject`, `trace`, `added`, `confine` and this file are visible: no reference, no wrong answer,
+no seed.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import ctypes
 import gc
+import importlib
 import io
 import linecache
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -25,9 +29,10 @@ from typing import Any
 import torch
 
 from graders import confine
+from graders.added import needed
 from graders.subject import Failure, Here, backward, describe
 from graders.trace import MOST, named, traced
-from graders.wire import NotPlainError, WireError, receive, send, to_frame
+from graders.wire import OUTWARD, NotPlainError, WireError, receive, send, to_frame
 
 Walls = Callable[[], object]
 PRINTED_CAP = 64 << 10  # characters of the learner's output that are kept
@@ -35,6 +40,9 @@ FORK, KILL, READY, SERVER = b"F", b"K", b"R", b"S"
 OPS = {"call": "__call__", "gradients": "gradients", "values": "values", "use": "use"}  # of `Here`
 # As they were before a learner's code could replace them. torch.manual_seed asks every kind of device beside.
 _seed_torch, _seed_python = torch.default_generator.manual_seed, random.seed
+LATE = 0x1000000  # compile's flag of `from __future__ import annotations`
+# A line that is a notebook's and no Python: %magic, !shell, ?help, help?, `x = %magic`, `x = !shell`.
+COMMAND = re.compile(r"(?P<indent>\s*)(?:(?P<name>[\w ,]+=\s*)[%!]|[%!?]|[\w.]+\?\??\s*$)")
 _SET_DUMPABLE = 4  # prctl's number for it
 
 
@@ -102,6 +110,8 @@ def _warm_up() -> None:
     backward(lambda x: torch.softmax(x @ x, -1) + torch.nn.functional.layer_norm(x, (2,)), (x,))  # loads sympy
     with traced():  # the first trace of a process loads half of torch's compiler
         torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    with contextlib.suppress(Exception):  # who draws in an answer's cell pays for it in every later exercise
+        importlib.import_module("matplotlib.pyplot")
 
 
 def _kill(children: set[int], alone: bool) -> None:
@@ -148,6 +158,8 @@ class Printed(io.TextIOBase):
         self.parts: list[str] = []
         self.room = PRINTED_CAP
 
+    encoding = "utf-8"
+
     def writable(self) -> bool:
         return True
 
@@ -169,25 +181,44 @@ class Child:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.module = sys.modules["__main__"] = types.ModuleType("__main__")
+        self.module.__dict__["display"] = print  # a notebook has it too
         self.printed = Printed()
 
     def serve(self, walls: Walls) -> None:
         """First the cells, then calls, until the host has no more."""
-        start = receive(self.sock)
+        start = receive(self.sock, caps=OUTWARD)
         limit(start["limits"])
         walls()
         sys.stdout = sys.stderr = self.printed
+        helpers = self.helpers(start["cells"], start["added"])
         for name, source in start["cells"]:
             reseed(start["seed"])
-            said = self.execute(name, source)
+            said = self.help(name, helpers.get(name, [])) if name in start["added"] else self.execute(name, source)
             said |= {"cell": name, "defined": name in self.module.__dict__, "printed": self.printed.take()}
             send(self.sock, said)
         while True:
-            self.sock.sendall(self.reply(receive(self.sock)))
+            self.sock.sendall(self.reply(receive(self.sock, caps=OUTWARD)))
+
+    def helpers(self, cells: list[list[str]], added: list[str]) -> dict[str, list[ast.stmt]]:
+        """What the learner's added cells hold that the others need, by the name of the added cell."""
+        if not added:
+            return {}
+        beside = [(name, without_commands(source)[0]) for name, source in cells if name in added]
+        for name, source in beside:
+            linecache.cache[_file(name)] = (len(source), None, source.splitlines(keepends=True), _file(name))
+        answers = {name: source for name, source in cells if name not in added}
+        return needed(beside, answers.values(), list(answers))
+
+    def help(self, name: str, statements: list[ast.stmt]) -> dict[str, Any]:
+        """Execute each of these statements, whatever becomes of the others."""
+        for statement in statements:
+            with contextlib.suppress(Exception):
+                exec(compile(ast.Module([statement], []), _file(name), "exec", LATE), self.module.__dict__)
+        return {"error": None, "commands": []}
 
     def execute(self, name: str, source: str) -> dict[str, Any]:
         """Execute a cell: its error as [kind, text] or None, and the notebook commands in it that were left out."""
-        filename = f"<the cell {name}>"
+        filename = _file(name)
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
         commands: list[str] = []
         try:
@@ -227,17 +258,40 @@ class Child:
         return getattr(Here(found), OPS[request["op"]])(*request["inputs"])
 
 
+def _file(cell: str) -> str:
+    return f"<the cell {cell}>"
+
+
 def compiled(source: str, filename: str) -> tuple[types.CodeType, list[str]]:
-    """A cell as plain Python, and the notebook commands (`%timeit ...`, `!pip ...`) that had to be left out for it."""
+    """A cell as plain Python, and the notebook commands (`%timeit ...`, `!pip ...`) that had to be left out for it.
+
+    Annotations are not evaluated: they may name what nobody imported.
+    """
     try:
-        return compile(source, filename, "exec", dont_inherit=True), []
+        return compile(source, filename, "exec", LATE, dont_inherit=True), []
     except SyntaxError:
-        lines = source.split("\n")
-        commands = [i for i, line in enumerate(lines) if line.lstrip().startswith(("%", "!", "?"))]
+        plain, commands = without_commands(source)
         if not commands:
             raise
-        kept = ["" if i in commands else line for i, line in enumerate(lines)]
-        return compile("\n".join(kept), filename, "exec", dont_inherit=True), [lines[i].strip()[:80] for i in commands]
+        return compile(plain, filename, "exec", LATE, dont_inherit=True), commands
+
+
+def without_commands(source: str) -> tuple[str, list[str]]:
+    """A source with `pass`, or None for a value, in the place of each notebook command, and the commands."""
+    kept: list[str] = []
+    commands: list[str] = []
+    goes_on = False
+    for line in source.split("\n"):
+        found = goes_on or COMMAND.match(line)
+        if not found:
+            kept.append(line)
+            continue
+        if not goes_on:
+            commands.append(line.strip()[:80])
+        named = None if found is True else found["name"]
+        kept.append("" if found is True else f"{found['indent']}{named}None" if named else f"{found['indent']}pass")
+        goes_on = line.rstrip().endswith("\\")
+    return "\n".join(kept), commands
 
 
 def explained(error: BaseException) -> list[str]:

@@ -36,12 +36,16 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submitted file holds: sources by grade_id, notes by grade_id, and notes on the file as a whole."""
+    """What a submitted file holds: sources by grade_id, notes by grade_id, and notes on the file as a whole.
+
+    `added`: the sources of other code cells by the grade_id of the answer that they stand behind, "" before the first.
+    """
 
     sources: dict[str, str] = field(default_factory=dict)
     cell_notes: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     readable: bool = True
+    added: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digest: str = field(default="", compare=False)  # SHA-256 of the file, where it could be read; says who, not what
 
 
@@ -144,7 +148,8 @@ def _source(cell: Mapping[str, Any]) -> str | None:
         source = "".join(source)
     if not isinstance(source, str) or len(source) > MAX_SOURCE:
         return None
-    return source.encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    source = source.removeprefix("\ufeff").replace("\r\n", "\n")
+    return source.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _matched(release: Release, cells: Sequence[Mapping[str, Any]], notes: list[str]) -> Submission:
@@ -155,19 +160,36 @@ def _matched(release: Release, cells: Sequence[Mapping[str, Any]], notes: list[s
             sources[grade_id] = source
         if note:
             cell_notes[grade_id] = note
-    handed_out = {cell.source.strip() for cell in release.notebook.cells} | {""}
-    own = [c for c in cells if c.get("cell_type") == "code" and _grade_id(c) not in release.answers]
-    extra = sum((_source(cell) or "?").strip() not in handed_out for cell in own)
+    added, extra = _added(release, cells)
     if extra:
         cells_were = "1 cell" if extra == 1 else f"{extra} cells"
-        notes.append(f"{cells_were} beside the answer cells, added or changed: not executed in grading")
-    return Submission(sources, cell_notes, tuple(notes))
+        what = "of them an answer has the functions, classes and imports that it names; nothing else is executed"
+        notes.append(f"{cells_were} beside the answer cells, added or changed: {what}")
+    return Submission(sources, cell_notes, tuple(notes), added=added)
+
+
+def _added(release: Release, cells: Sequence[Mapping[str, Any]]) -> tuple[dict[str, tuple[str, ...]], int]:
+    """(sources of code cells that are no answers, by the answer that they stand behind; how many such cells)."""
+    handed_out = {cell.source.strip() for cell in release.notebook.cells} | {""}
+    found: dict[str, tuple[str, ...]] = {}
+    behind, count, room = "", 0, MAX_SOURCE
+    for cell in cells:
+        if (grade_id := _grade_id(cell)) in release.answers:
+            behind = str(grade_id)
+        elif cell.get("cell_type") == "code":
+            source = _source(cell)
+            if source is None or source.strip() not in handed_out:
+                count += 1
+            if source and source.strip() not in handed_out and len(source) <= room:
+                room -= len(source)
+                found[behind] = (*found.get(behind, ()), source)
+    return found, count
 
 
 def choose(cells: Sequence[Mapping[str, Any]], stub: str) -> tuple[str | None, str | None]:
     """Of the cells with one grade_id: (the source that counts, a note where anything was odd).
 
-    Where a cell was duplicated, the first one that differs from what was handed out counts.
+    Where a cell was duplicated, or split in two, all that was written counts, in its order: as a notebook runs it.
     """
     if not cells:
         return None, "its cell is missing from the notebook"
@@ -175,9 +197,11 @@ def choose(cells: Sequence[Mapping[str, Any]], stub: str) -> tuple[str | None, s
     if not sources:
         return None, f"its cell holds no text, or more than {MAX_SOURCE} characters"
     changed = [source for source in sources if source.strip() != stub.strip()]
-    source = (changed or sources)[0]
+    source = "\n\n".join(dict.fromkeys(changed)) or sources[0]
+    if len(source) > MAX_SOURCE:
+        source = changed[0]
     if len(cells) > 1:
-        return source, f"its cell occurs {len(cells)} times; the first one that was written in counts"
+        return source, f"its cell occurs {len(cells)} times; what was written in them counts together, in its order"
     return source, unseen(source)
 
 

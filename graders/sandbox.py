@@ -28,14 +28,23 @@ from graders.player import FORK, KILL, READY
 from graders.subject import Failure
 from graders.trace import MOST
 from graders.watch import Watch, listed, tasks
-from graders.wire import WireError, receive, send
+from graders.wire import OUTWARD, WireError, receive, send
 
 LEVELS = ("bwrap", "none")
 
 
+# How many times as slow as the reference an answer may be. Of the tables' right answers, those of references that take
+# a millisecond or more are at most 46 times as slow; none takes more than 0.3 s (all calls of a draw, one core), and
+# no reference more than 0.01 s: for these the least times below are what counts.
+SLOWER = 100
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use. Sizes in bytes, times in seconds of this side's clock."""
+    """What one submission may use. Sizes in bytes, times in seconds of this side's clock.
+
+    The times of a call, an exercise and a submission are the least that each gets: see `allowing`.
+    """
 
     start: float = 120.0  # until torch is loaded, on a machine that is busy
     server: float = 5.0  # until it has killed a child; one that a child stopped does not answer
@@ -49,6 +58,12 @@ class Limits:
     tmpfs: int = 64 << 20  # each of /tmp, /home/learner, /dev/shm
     together: int = 4 << 30  # memory of all processes of a submission
     cpu: int = 20  # seconds of one process, which serves one exercise
+
+    def allowing(self, seconds: float) -> Limits:
+        """The same for an exercise whose reference takes so long: time enough to be SLOWER times as slow, twice."""
+        need = SLOWER * seconds
+        exercise = max(self.exercise, 2 * need)
+        return replace(self, call=max(self.call, need), exercise=exercise, cpu=max(self.cpu, math.ceil(exercise)))
 
     def hurried(self, share: float) -> Limits:
         """The same with less time for cells and calls."""
@@ -108,9 +123,13 @@ class Child:
         self.starved = False  # it ran out of time and had little of it: the machine may be to blame
         self.numbers = itertools.count()
 
-    def run(self, cells: Sequence[tuple[str, str]], seed: int) -> list[CellNote]:
-        """Execute cells (name, source) in their order. Raises Stopped, with the name of the cell that did not end."""
-        start = {"cells": [list(cell) for cell in cells], "seed": seed, "limits": self.limits.resources(self.level)}
+    def run(self, cells: Sequence[tuple[str, str]], seed: int, *, added: Sequence[str] = ()) -> list[CellNote]:
+        """Execute cells (name, source) in their order; of those in `added` only what the others need.
+
+        Raises Stopped, with the name of the cell that did not end.
+        """
+        start = {"cells": [list(cell) for cell in cells], "added": list(added), "seed": seed}
+        start["limits"] = self.limits.resources(self.level)
         until = min(time.monotonic() + self.limits.cells, self.until)
         notes: list[CellNote] = []
         self._send(start, until, cells[0][0] if cells else None)
@@ -152,7 +171,7 @@ class Child:
     def _send(self, message: Any, until: float, cell: str | None = None) -> None:
         try:
             self.sock.settimeout(max(0.01, until - time.monotonic()))
-            send(self.sock, message)
+            send(self.sock, message, OUTWARD)
         except TimeoutError:
             self._stop("Timeout", "your code did not take the next question in time", cell)
         except OSError:
@@ -277,10 +296,11 @@ class Sandbox:
         """Whether the server still runs."""
         return self.process.poll() is None
 
-    def fork(self, until: float | None = None, patience: float = 1.0) -> Child:
+    def fork(self, until: float | None = None, patience: float = 1.0, *, seconds: float = 0.0) -> Child:
         """A fresh child, once every process of the one before is dead. A server that does not answer is replaced.
 
-        It has until that moment, and for each cell and call that share of the usual time.
+        It has until that moment, and for each cell and call that share of the usual time, for an exercise whose
+        reference takes so many `seconds`.
         """
         if not self.clear():
             self.close()
@@ -288,7 +308,7 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
-        limits, now = self.limits.hurried(patience), time.monotonic()
+        limits, now = self.limits.allowing(seconds).hurried(patience), time.monotonic()
         until = min(until or now + limits.submission, now + limits.exercise)
         self._at_fork = self._watch.delayed() if self._watch else 0.0
         self._child = Child(ours, limits, self.level, until, self.times)

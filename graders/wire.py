@@ -22,6 +22,7 @@ _SIZES = struct.Struct("<II")  # bytes of the header, bytes of the body
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_INTEGERS, *_FLOATS)}
+_PLAIN = "tensors, numbers, text, lists, tuples and dicts are"
 _ONE_HASH = 1 << 60  # Python hashes an integer modulo 2**61 - 1: below it no two are alike, but for -1 and -2
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -46,6 +47,7 @@ class Caps:
 
 
 CAPS = Caps()
+OUTWARD = Caps(header=1 << 26)  # from the judge: all cells of a lesson, each as long as a cell may be
 
 
 def pack(value: Any, caps: Caps = CAPS) -> tuple[Any, list[bytes]]:
@@ -83,7 +85,8 @@ def _pack(value: Any, buffers: list[bytes], caps: Caps, counter: Iterator[int], 
     for plain in (int, float, str):
         if issubclass(kind, plain):
             return plain(value)
-    raise NotPlainError(f"a {kind.__name__} is no plain value (tensors, numbers, text, lists, tuples and dicts are)")
+    what = "write torch.as_tensor(...) around it" if str(kind.__module__).startswith("numpy") else _PLAIN
+    raise NotPlainError(f"a {kind.__name__} is no plain value: {what}")
 
 
 def _key(key: Any) -> Any:
@@ -101,14 +104,18 @@ def _collides(key: Any) -> bool:
 
 def _pack_tensor(value: Tensor, buffers: list[bytes], caps: Caps) -> list[Any]:
     with torch._C.DisableTorchFunctionSubclass():  # a subclass must not answer for its own data
-        plain = Tensor.detach(value)
-        if plain.layout != torch.strided or plain.dtype not in _DTYPE_NAMES:
-            raise NotPlainError(f"a tensor of dtype {plain.dtype} and layout {plain.layout} is no plain value")
+        try:
+            plain = Tensor.detach(value)
+            shape, kind = tuple(plain.shape), f"dtype {plain.dtype} and layout {plain.layout} on {plain.device}"
+        except RuntimeError as error:  # a nested one has no shape
+            raise NotPlainError(f"a tensor that has no shape of its own is no plain value ({error})") from error
+        if plain.layout != torch.strided or plain.dtype not in _DTYPE_NAMES or plain.is_meta:
+            raise NotPlainError(f"a tensor of {kind} is no plain value")
         if plain.dim() > caps.dims or plain.numel() * plain.element_size() > caps.body:
-            raise WireError(f"a tensor of shape {tuple(plain.shape)} is larger than allowed")
+            raise WireError(f"a tensor of shape {shape} is larger than allowed")
         plain = plain.as_subclass(Tensor).cpu().resolve_conj().resolve_neg().contiguous()
         buffers.append(ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.numel() else b"")
-        return [_DTYPE_NAMES[plain.dtype], list(plain.shape)]
+        return [_DTYPE_NAMES[plain.dtype], list(shape)]
 
 
 def unpack(header: Any, body: bytes | bytearray, caps: Caps = CAPS) -> Any:

@@ -6,15 +6,15 @@ import struct
 
 import pytest
 
-from graders.confine import DENIED, SPECIAL, TO_OTHERS, call_filter
+from graders.confine import DENIED, NEWEST, OWN, REACHING, SPECIAL, TO_OTHERS, call_filter
 
 ALLOW, EPERM, UNKNOWN_CALL, NO_FAMILY, KILL = 0x7FFF0000, 0x50001, 0x50026, 0x50061, 0x80000000
 MACHINES = [("x86_64", 0, 0xC000003E), ("aarch64", 1, 0xC00000B7)]
 
 
-def run(program: bytes, number: int, arch: int, first: int = 0) -> int:
+def run(program: bytes, number: int, arch: int, first: int = 0, second: int = 0) -> int:
     """What the kernel would answer: the four kinds of instructions that the program consists of."""
-    data = struct.pack("<IIQ6Q", number, arch, 0, first, 0, 0, 0, 0, 0)
+    data = struct.pack("<IIQ6Q", number, arch, 0, first, second, 0, 0, 0, 0)
     value, at = 0, 0
     while True:
         code, yes, no, k = struct.unpack_from("<HBBI", program, 8 * at)
@@ -40,20 +40,27 @@ def test_what_the_filter_says(machine: str, column: int, arch: int) -> None:
     assert run(program, clone, arch, 0x10000000 | 17) == EPERM  # a user namespace
     assert [run(program, sock, arch, family) for family in (1, 2, 10, 16, 40)] == [ALLOW, *4 * [NO_FAMILY]]
     assert run(program, 0, arch) == run(program, prlimit, arch, 7) == ALLOW
+    assert [run(program, number, arch) for number in (NEWEST, NEWEST + 1, 463, 999)] == [ALLOW, *3 * [UNKNOWN_CALL]]
     assert run(program, 0, 0x40000003) == KILL
     assert run(program, 0x40000000 | 101, arch) == EPERM
 
 
 @pytest.mark.parametrize(("machine", "column", "arch"), MACHINES)
 def test_the_filter_of_one_who_is_alone(machine: str, column: int, arch: int) -> None:
-    """Without namespaces signals, limits of others and every socket are refused besides; a fork is not."""
+    """Without namespaces all that reaches other processes and files, and every socket, is refused besides."""
     program = call_filter(machine, lonely=True)
     for name, numbers in (DENIED | TO_OTHERS).items():
         if numbers[column] >= 0:
             assert run(program, numbers[column], arch) == EPERM, name
     clone, sock, prlimit = (SPECIAL[name][column] for name in ("clone", "socket", "prlimit64"))
     assert {run(program, sock, arch, family) for family in (1, 2, 10, 16, 40)} == {NO_FAMILY}
-    assert [run(program, prlimit, arch, pid) for pid in (0, 1)] == [ALLOW, EPERM]
+    affinity, fcntl, ioctl = (SPECIAL[name][column] for name in ("sched_setaffinity", "fcntl", "ioctl"))
+    for own in (prlimit, affinity):
+        assert [run(program, own, arch, pid) for pid in (0, 1)] == [ALLOW, EPERM]
+    assert {run(program, fcntl, arch, 5, command) for command in REACHING} == {EPERM}
+    assert {run(program, fcntl, arch, 5, command) for command in (0, 1, 2, 3, 4, 9, 1030)} == {ALLOW}
+    assert {run(program, ioctl, arch, 5, command) for command in OWN} == {ALLOW}
+    assert {run(program, ioctl, arch, 5, command) for command in (0x40086602, 0x5412, 0x8901)} == {EPERM}
     assert run(program, clone, arch, 0x01200011) == run(program, 0, arch) == ALLOW
     assert run(program, clone, arch, 0x10000000 | 17) == EPERM
 

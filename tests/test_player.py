@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graders.compare import difference
-from graders.player import PRINTED_CAP, compiled
+from graders.player import PRINTED_CAP, compiled, without_commands
 from graders.sandbox import LIMITS, Child, RemoteSubject, Sandbox
 from graders.subject import Failure, Here
 from graders.wire import send
@@ -204,3 +204,11 @@ def test_any_reply(first: Any, second: Any) -> None:
             assert [type(note.printed) for note in notes] == [str]
         with suppress(Failure):
             child.ask("call", "f")
+
+
+def test_commands_leave_a_statement() -> None:
+    """In the place of a notebook command stands a statement, so that a block that held nothing else still is one."""
+    source = "if x:\n    !ls \\\n  -l\nfiles = !ls\na, b = %timeit -o 1\nhelp?\n%%time\ny = 1"
+    plain, commands = without_commands(source)
+    assert plain == "if x:\n    pass\n\nfiles = None\na, b = None\npass\npass\ny = 1"
+    assert commands == ["!ls \\", "files = !ls", "a, b = %timeit -o 1", "help?", "%%time"]

@@ -145,14 +145,15 @@ def test_missing(release: Release, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_duplicated(release: Release, tiny: Path, tmp_path: Path) -> None:
-    """Of cells with one grade_id the first one that was written in counts, with a note."""
+    """Of cells with one grade_id all that was written counts, in its order and once, with a note."""
     document = notebook(tiny, RIGHT)
     twin = json.loads(json.dumps(cell_of(document, "double")))
     document["cells"].insert(0, twin | {"source": STUBS["double"] + "\n"})
     document["cells"].append(twin | {"source": "later"})
+    document["cells"].append(twin)
     submission = rebuilt(release, tmp_path, document)
-    assert submission.sources == RIGHT
-    assert "occurs 3 times" in submission.cell_notes["double"]
+    assert submission.sources == RIGHT | {"double": RIGHT["double"] + "\n\nlater"}
+    assert "occurs 4 times" in submission.cell_notes["double"]
 
 
 def test_choose() -> None:
@@ -161,17 +162,24 @@ def test_choose() -> None:
     assert choose([{"source": 3}, {"source": ["a", 1]}, {}], "stub")[0] is None
     assert choose([{"source": "x" * 200_000}], "stub")[0] is None
     assert choose([{"source": "stub"}, {"source": "stub "}], "stub")[0] == "stub"
+    assert choose([{"source": "\ufeffx = 1\r\n"}], "stub") == ("x = 1\n", None)
+    assert choose([{"source": "x" * 90_000}, {"source": "y" * 90_000}], "stub")[0] == "x" * 90_000
 
 
 def test_extra_cells(release: Release, tiny: Path, tmp_path: Path) -> None:
-    """Cells that the learner added are counted in a note and not taken."""
+    """Cells that the learner added are counted in a note, and kept by the answer that they stand behind."""
     document = notebook(tiny, RIGHT)
     document["cells"].insert(0, {"cell_type": "code", "source": "import os", "metadata": {}})
+    document["cells"].append({"cell_type": "code", "source": "import sys", "metadata": {}})
     document["cells"].insert(0, {"cell_type": "code", "source": "  ", "metadata": {}})
     submission = rebuilt(release, tmp_path, document)
     assert submission.sources == RIGHT
     assert len(submission.notes) == 1
-    assert submission.notes[0].startswith("1 cell beside")
+    assert submission.notes[0].startswith("2 cells beside")
+    assert submission.added == {"": ("import os",), "why": ("import sys",)}
+    long = {"cell_type": "code", "source": "x = 1" + " " * 60_000 + "#", "metadata": {}}
+    document["cells"] += [long, long, long]
+    assert len(rebuilt(release, tmp_path, document).added["why"]) == 2
 
 
 BROKEN = {

@@ -15,7 +15,7 @@ from boxes import needs_box
 
 from graders import levels, sandbox
 from graders.levels import IsolationError
-from graders.sandbox import LIMITS, RemoteSubject, Sandbox, Stopped, readable
+from graders.sandbox import LIMITS, SLOWER, RemoteSubject, Sandbox, Stopped, readable
 from graders.selftest import escapes
 from graders.subject import Failure
 from graders.warm import Nursery, boxes
@@ -326,3 +326,11 @@ def test_what_came_of_a_box_is_counted() -> None:
         assert made.clear()
         assert 0.4 < made.cpu() < 5
         assert made.memory > 1 << 27
+
+
+def test_times_follow_the_reference() -> None:
+    """An exercise whose reference takes long gives an answer more time; less than the least is never given."""
+    quick, slow = LIMITS.allowing(0.001), LIMITS.allowing(2.0)
+    assert quick == LIMITS
+    assert (slow.call, slow.exercise, slow.cpu) == (2 * SLOWER, 4 * SLOWER, 4 * SLOWER)
+    assert slow.hurried(0.5).exercise == 2 * SLOWER

@@ -146,6 +146,37 @@ ATTACKS = {
     "a dict whose keys share a hash": wins("def halve_softmax(x):\n    return {i * (2**61 - 1): 0 for i in range(1, 4_000)}", "key"),
     "an empty tensor of a giant shape": wins("import os, struct\ndef halve_softmax(x):\n    h = b'{\"d\": [[\"n\", 0], [\"value\", {\"t\": [\"int8\", [0, 549755813888, 549755813888]]}]]}'\n    os.write(3, struct.pack('<II', len(h), 0) + h)\n    return x", "no answer"),
     "a name that lies about its class": wins("class Meta(type):\n    __name__ = property(lambda c: 1 / 0)\nclass X(metaclass=Meta): pass\ndef halve_softmax(x):\n    return X()"),
+    "a second guess at a question": Attack(
+        {
+            "double": "def double(x): return x",
+            "why": "# double\nimport os, sys\nsecond = ('return 2' + ' * x') in str(__import__('linecache').cache)\nwhy = 'b' if second else 'a'",
+        },
+        {"double": 0, "why": 0},
+        "expected",
+    ),
+    "the reference among the notes": Attack(
+        {
+            "double": "def double(x): return x",
+            OWN: "# double\nimport json, linecache, os, struct\nseen = str([v[2] for k, v in linecache.cache.items() if 'double' in k])\n"
+            "note = {'cell': 'halve_softmax', 'error': None, 'defined': True, 'printed': seen, 'commands': {'l': [seen[i:i + 80] for i in range(0, 800, 80)]}}\n"
+            "h = json.dumps({'d': [list(p) for p in note.items()]}).encode()\nos.write(3, struct.pack('<II', len(h), 0) + h)",
+        },
+        {"double": 0, OWN: 0},
+    ),
+    "signals to the first process": wins("import os\ndef halve_softmax(x):\n    for s in range(1, 65):\n        try: os.kill(os.getppid(), s)\n        except OSError: pass\n    raise ValueError('sent')"),
+    "a tensor without data": wins("def halve_softmax(x):\n    return torch.empty(*x.shape, device='meta')", "on meta is no plain value"),
+    "a tensor of tensors": wins("def halve_softmax(x):\n    return torch.nested.nested_tensor([x, x])", "no plain value"),
+    "a sparse tensor": wins("def halve_softmax(x):\n    return (torch.softmax(2 * x, -1) / 2).to_sparse()", "no plain value"),
+    "a tensor of one number, shown as many": wins("def halve_softmax(x):\n    return torch.zeros(1).expand(1 << 40)", "larger than allowed"),
+    "an array": wins("def halve_softmax(x):\n    return x.numpy()", "torch.as_tensor"),
+    "calls that are newer than the filter": wins(
+        "import ctypes\ndef halve_softmax(x):\n    libc = ctypes.CDLL(None, use_errno=True)\n    said = []\n    for n in (463, 466, 469):\n        libc.syscall(n, -100, b'/usr', 0, 0, 0, 0); said.append(ctypes.get_errno())\n    raise ValueError(said)",
+        "[38, 38, 38]",
+    ),
+    "a queue of messages": wins("import ctypes\ndef halve_softmax(x):\n    libc = ctypes.CDLL(None, use_errno=True)\n    raise ValueError(f'{libc.syscall(240, b\"q\", 0o102, 0o600, None)} {ctypes.get_errno()}')", "-1 1"),
+    "an error that says itself without end": wins("class E(Exception):\n    def __str__(self):\n        while True: pass\ndef halve_softmax(x):\n    raise E()", "does not end"),
+    "a failure of the grader's own kind": wins("from graders.subject import Failure\ndef halve_softmax(x):\n    raise Failure(['x'], {'a': 1})"),
+    "an error with a hundred thousand causes": wins("def halve_softmax(x):\n    e = None\n    for i in range(100_000):\n        n = ValueError(i); n.__cause__ = e; e = n\n    raise e"),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
 }  # fmt: skip
 
@@ -198,6 +229,17 @@ CLUMSY = {
     "recursion": "def halve_softmax(x, n=500):\n    return halve_softmax(x, n - 1) if n else torch.softmax(double(x), -1) / 2",
     "its own copy of double": "def double(x):\n    return x * 2.0\n" + RIGHT[OWN],
     "large tables": "table = torch.zeros(4_000_000)\nlisted = list(range(1_000_000))\n" + RIGHT[OWN],
+    "cells as long as may be": RIGHT[OWN] + "\n# " + "½" * 99_000,
+    "annotations that nobody imported": "def halve_softmax(x: Tensor, y: Optional[np.ndarray] = None) -> Float[Tensor, 'T S']:\n    return torch.softmax(double(x), -1) / 2",
+    "notebook commands within a block": "try:\n    import numpy\nexcept ImportError:\n    !pip install numpy \\\n  --quiet\n%matplotlib inline\nfiles = !ls\ntorch.softmax?\n" + RIGHT[OWN],
+    "a cell that is timed": "%%time\n" + RIGHT[OWN],
+    "display and a bar": "from tqdm.auto import tqdm\ndef halve_softmax(x):\n    for _ in tqdm(range(3)): display(x)\n    return torch.softmax(double(x), -1) / 2",
+    "a figure": "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n" + RIGHT[OWN],
+    "a lambda": "halve_softmax = lambda x: torch.softmax(double(x), -1) / 2",
+    "an object that is called": "class H:\n    def __call__(self, x): return torch.softmax(double(x), -1) / 2\nhalve_softmax = H()",
+    "a view with its sign turned": "def halve_softmax(x):\n    return torch._neg_view(-torch.softmax(double(x), -1) / 2)",
+    "not contiguous, a parameter": "def halve_softmax(x):\n    return torch.nn.Parameter((torch.softmax(double(x), -1) / 2).T.contiguous().T)",
+    "an error and exit() behind the answer": RIGHT[OWN] + "\nassert halve_softmax(torch.eye(2)).sum() == 100\nexit()",
     "Windows line ends": RIGHT[OWN].replace("\n", "\r\n"),
     "other alphabets": "# 日本語 עברית\ndef halve_softmax(χ):\n    return torch.softmax(double(χ), -1) / 2  # ½",
 }  # fmt: skip
@@ -208,6 +250,38 @@ def test_honest_but_clumsy(release: Release, box: Sandbox, name: str) -> None:
     """A right answer keeps its points, however slow, loud or roundabout it is."""
     verdict = verdict_on(release, box, {OWN: CLUMSY[name]})
     assert verdict.score == verdict.points, [g.outcome.message for g in verdict.exercises.values()]
+
+
+ADDED = {
+    "a helper in a cell above": {"double": ("def rows(x):\n    return torch.softmax(x, -1)\nprint(open('/no/such/file'))",)},
+    "a helper of a helper, below": {OWN: ("from math import inf\ndef inner(x): return torch.softmax(x, -1)", "ROW = -1\ndef rows(x): return inner(x)")},
+    "an import that fails beside": {"": ("import no_such_module as halves\n%matplotlib inline\n!ls\ndef rows(x): return torch.softmax(x, -1)",)},
+    "an earlier attempt": {"double": ("def double(x): return 3 * x\ndef rows(x): return torch.softmax(x, -1)",)},
+    "an experiment without end": {"double": ("def rows(x): return torch.softmax(x, -1)\nwhile True: pass",)},
+    "no Python beside": {"": ("def rows(", "def rows(x): return torch.softmax(x, -1)")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_helpers_in_cells_of_their_own(release: Release, box: Sandbox, name: str) -> None:
+    """What an answer needs of a cell that the learner added is there; what the cell does besides is not repeated."""
+    sources = RIGHT | {OWN: "def halve_softmax(x):\n    return rows(double(x)) / 2"}
+    verdict = grade(release, Submission(sources, added=ADDED[name]), lambda: nullcontext(box))
+    assert verdict.score == verdict.points, [g.outcome.message for g in verdict.exercises.values()]
+
+
+def test_all_cells_as_long_as_may_be(release: Release, box: Sandbox) -> None:
+    """Answers that are together longer than any reply may be are graded like others."""
+    verdict = verdict_on(release, box, {name: f"# {'日' * 90_000}\n{source}" for name, source in RIGHT.items()})
+    assert verdict.score == verdict.points
+
+
+def test_no_word_of_a_reference(release: Release, box: Sandbox) -> None:
+    """What a process wrote that had seen the reference's source stands nowhere in the verdict."""
+    attack = ATTACKS["the reference among the notes"]
+    text = json.dumps(verdict_on(release, box, attack.sources).as_dict(details=True))
+    assert "def double(x): return x" in text  # what it could see before
+    assert "return 2 * x" not in text
 
 
 def test_who_loops_everywhere(release: Release, box: Sandbox) -> None:
