@@ -1,4 +1,4 @@
-"""graders check | autograde | feedback | export | verify | doctor | nbgrader: submitted notebooks -> grades."""
+"""graders check | autograde | feedback | export | report | verify | doctor | nbgrader: submissions -> grades."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from graders import signing
 from graders.autograde import as_json, autograde, brief
 from graders.check import VISIBLE_SEEDS, report
+from graders.cluster import ClusterError
 from graders.doctor import examine
 from graders.export import FORMATS
 from graders.grade import grade_submission
@@ -26,16 +27,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0: done (broken submissions are notes); 1: it could not be done, with the reason on stderr."""
+    """Run one command. 0: done (broken submissions are notes); 1: it could not be done, with the reason on stderr.
+
+    130: it was interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["nbgrader"]:  # its arguments are its own
         return run_nbgrader(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (IsolationError, ReleaseError, FileNotFoundError, PermissionError) as error:
+    except (ClusterError, IsolationError, ReleaseError, FileNotFoundError, PermissionError) as error:
         print(f"graders: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ngraders: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, action="append", help="draw inputs from this seed, again and again if repeated"
     )
     auto.add_argument("--jobs", type=int, default=0, metavar="N", help="grade N submissions at a time")
+    auto.add_argument("--dask", metavar="ADDRESS", help="grade on the workers of a Dask scheduler, tcp://HOST:8786")
     auto.add_argument("--key", type=Path, help="the file of the key that signs verdicts, outside of the course")
     auto.add_argument(
         "--accept-weaker", action="store_true", help="where nothing else can be had: Landlock, without namespaces"
@@ -79,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", run_export, "print the scores of an earlier autograde for a gradebook elsewhere")
     export.add_argument("--out", type=Path, required=True, help="the folder that autograde wrote")
     export.add_argument("--format", choices=sorted(FORMATS), default="csv")
+
+    overview = command("report", run_report, "write report.html of an earlier autograde: scores as a picture, mistakes")
+    overview.add_argument("--out", type=Path, required=True, help="the folder that autograde wrote")
 
     verify = command("verify", run_verify, "say of each verdict in a verdicts.json whether it is as it was signed")
     verify.add_argument("verdicts", type=Path)
@@ -111,7 +122,7 @@ def run_autograde(options: argparse.Namespace) -> int:
     graded = autograde(
         release, options.course, options.submissions, options.out,
         trust=options.trust, weaker=options.accept_weaker, seeds=seeds, workers=options.jobs, key=options.key,
-        feedback=options.feedback,
+        feedback=options.feedback, dask=options.dask,
     )  # fmt: skip
     for student, error in graded.errors.items():
         print(f"graders: {student} could not be graded, run the same command again: {error}", file=sys.stderr)
@@ -139,6 +150,14 @@ def run_export(options: argparse.Namespace) -> int:
     """Print the verdicts of an earlier autograde in the form that was asked for."""
     whole = json.loads((options.out / "verdicts.json").read_text(encoding="utf-8"))
     sys.stdout.write(FORMATS[options.format](whole["assignment"], whole["students"]))
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """The class at a glance, from what an earlier autograde left in --out."""
+    from graders.overview import write_report  # it takes matplotlib, which other commands can do without
+
+    print(write_report(options.out, json.loads((options.out / "verdicts.json").read_text(encoding="utf-8"))))
     return 0
 
 

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from graders import selftest, signing, similarity
+from graders.cluster import cluster
 from graders.collect import collect
 from graders.fleet import Job, grade_all, jobs_for, rebuilt
 from graders.journal import Journal
@@ -43,12 +44,13 @@ class Graded:
 def autograde(
     release: Release, course: Path, folder: Path, out: Path, *,
     trust: bool = False, weaker: bool = False, seeds: tuple[int, ...] | None = None, workers: int = 0,
-    key: Path | None = None, feedback: bool = False,
+    key: Path | None = None, feedback: bool = False, dask: str | None = None,
 ) -> Graded:  # fmt: skip
     """Grade what is in `folder`, then write out/verdicts.json, review.txt, gradebook.db and autograded/.
 
     A run that was killed goes on where it was. Raises IsolationError where nothing isolates and `trust` is False;
-    `weaker` lets it go on at level "landlock".
+    `weaker` lets it go on at level "landlock". `dask` is the address of a scheduler whose workers grade instead of
+    `workers` threads here; raises ClusterError where they cannot.
     """
     from graders.bridge import moments, post  # nbgrader takes seconds to import, and other commands can do without
 
@@ -64,18 +66,17 @@ def autograde(
     with Journal(out / JOURNAL, run_key(release, level, seeds)) as journal:
         known = {s: v for s in submissions if (v := journal.done.get((s, submissions[s].digest)))}
         jobs = jobs_for(submissions, files, like, list(known))
-        with (
-            tqdm(total=len(files), initial=len(known), desc=release.name, unit="submission", file=sys.stderr) as bar,
-            ThreadPoolExecutor(min(workers, max(1, len(jobs)))) as executor,
-        ):
-            errors = grade_all(jobs, executor, keep=journal.write, progress=lambda _: bar.update(), alone=workers == 1)
+        pool = cluster(dask, (like.release_path(), folder)) if dask else ThreadPoolExecutor(workers)
+        with pool as executor, progress_bar(release.name, len(files), len(known)) as bar:
+            alone = workers == 1 and not dask
+            errors = grade_all(jobs, executor, keep=journal.write, progress=lambda _: bar.update(), alone=alone)
         verdicts = {
             student: signing.signed(journal.done[student, submission.digest], student, release.name, secret)
             for student, submission in submissions.items()
             if student not in errors
         }
         alike = similarity.alike({s: submissions[s].sources for s in verdicts}, similarity.handed_out(release))
-        write_whole(out / "verdicts.json", as_json(release.name, level, verdicts, alike))
+        write_whole(out / "verdicts.json", as_json(release.name, level, verdicts, alike, time.monotonic() - start))
         sections = ["\n".join(section) for section in for_review(verdicts, alike)]
         write_whole(out / "review.txt", "\n\n".join(sections or ["nothing to look at"]) + "\n")
         with redirect_stdout(sys.stderr):
@@ -84,6 +85,32 @@ def autograde(
             post(release, posted, verdicts, root=course.resolve(), out=out.resolve(), when=when, feedback=feedback)
         journal.finish()
     return Graded(verdicts, level, time.monotonic() - start, errors, alike)
+
+
+def progress_bar(name: str, total: int, done: int, file: TextIO | None = None) -> tqdm[Any]:
+    """On a terminal a bar with pace and time to go; in a pipe or a file a line with the same every ten seconds."""
+    file = file or sys.stderr
+    pace = "{n_fmt} of {total_fmt} [{elapsed}, {remaining} to go, {rate_inv_fmt}]"
+    how: dict[str, Any] = {"file": Lines(file), "mininterval": 10, "bar_format": "{desc}: " + pace}
+    if file.isatty():
+        how = {"file": file, "bar_format": "{l_bar}{bar}| " + pace}
+    return tqdm(total=total, initial=done, desc=name, unit="submission", smoothing=0.1, **how)
+
+
+class Lines:
+    """A file to which a progress bar writes whole lines, where it would go back to the beginning of its own."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        """Write a line where there is anything to read in it."""
+        if plain := text.replace("\r", "").strip():
+            self.file.write(plain + "\n")
+
+    def flush(self) -> None:
+        """Have it written."""
+        self.file.flush()
 
 
 def _strongest(course: Path, hidden: tuple[Path, ...], weaker: bool) -> str:
@@ -105,8 +132,12 @@ def brief(verdict: Mapping[str, Any]) -> dict[str, Any]:
     return {"score": verdict["score"], "max": verdict["max"], "exercises": exercises, "notes": verdict["notes"]}
 
 
-def as_json(assignment: str, level: str, students: Mapping[str, Mapping[str, Any]], alike: Sequence[Pair] = ()) -> str:
-    """All verdicts, and the pairs of students whose answers are alike, as one JSON object."""
-    found: dict[str, Any] = {"assignment": assignment, "isolation": level, "students": students}
+def as_json(
+    assignment: str, level: str, students: Mapping[str, Mapping[str, Any]], alike: Sequence[Pair] = (),
+    seconds: float = 0.0,
+) -> str:  # fmt: skip
+    """All verdicts, the pairs of students whose answers are alike, and what the run took, as one JSON object."""
+    found: dict[str, Any] = {"assignment": assignment, "isolation": level, "seconds": round(seconds, 1)}
+    found |= {"students": students}
     found |= {"alike": [asdict(pair) for pair in alike]}
     return json.dumps(found, indent=2, ensure_ascii=False)

@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from graders.draw import Draw
 from graders.subject import Failure
 
 Inputs = Callable[[Draw], tuple[Any, ...]]
+PRECISIONS = {torch.float16: "half", torch.float32: "single", torch.float64: "double"}
 
 
 def plainly(answer: Callable[..., Any], *inputs: Any) -> Any:
@@ -30,14 +34,52 @@ def with_gradients(answer: Any, *inputs: Any) -> Any:
     return answer.gradients(*inputs)
 
 
-def refusal(answer: Callable[..., Any], *inputs: Any) -> Any:
-    """What becomes of inputs that make no sense: "refused" where an error says so, else what the answer gives."""
-    try:
-        return answer(*inputs)
-    except Failure as failure:
-        if failure.kind in ("ValueError", "AssertionError", "IndexError", "RuntimeError"):
-            return "refused"
-        raise
+def with_dtype(answer: Any, *inputs: Any) -> Any:
+    """(value, "double in, double out; single in, single out"): the answer on its inputs, and once more in single."""
+    value, single = answer(*inputs), _single(inputs)
+    precisions = f"{_precision(inputs)} in, {_precision(value)} out; single in, {_precision(answer(*single))} out"
+    return value, precisions
+
+
+def _single(value: Any) -> Any:
+    """The inputs in single precision."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    return tuple(map(_single, value)) if isinstance(value, list | tuple) else value
+
+
+def _precision(value: Any) -> str:
+    """In which precisions a value holds its floats; where it holds no tensor, what it is instead."""
+    held = {PRECISIONS[t.dtype] for t in _tensors(value) if t.dtype in PRECISIONS}
+    return " and ".join(sorted(held)) or type(value).__name__
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The run on inputs that make no sense: "refused" where an error of these kinds says so, else what is given.
+
+    Who refuses everything refuses these too: such a requirement earns only beside one that was met with a value.
+    """
+
+    kinds: tuple[str, ...] = ("ValueError", "AssertionError", "IndexError", "RuntimeError")
+
+    def __call__(self, answer: Callable[..., Any], *inputs: Any) -> Any:
+        """What the answer gives, or "refused". Raises Failure for errors of other kinds."""
+        try:
+            return answer(*inputs)
+        except Failure as failure:
+            if failure.kind in self.kinds:
+                return "refused"
+            raise
+
+
+refusal = Refusal()
 
 
 def first(most: int) -> Callable[..., Any]:
@@ -146,12 +188,15 @@ def exercise(
     `wrong` maps the mistake's name to (implementation, sentence to the learner); `equivalent` maps a mutation of the
     reference that is no mistake, `words before -> words after`, to the reason. `forbidden` names the functions and
     classes that would give the answer away: who uses one loses nothing, and is shown to the instructor.
-    Raises ValueError where a requirement on a class would call it like a function.
+    Raises ValueError where a requirement on a class would call it like a function, and where refusing is all that is
+    asked.
     """
     if isinstance(reference, type) and (plain := [r.title for r in requirements if r.run in (plainly, with_gradients)]):
         raise ValueError(
             f"{name} is a class: the requirement {plain[0]!r} needs run=with_weights, or another of its kind"
         )
+    if all(isinstance(r.run, Refusal) for r in requirements):
+        raise ValueError(f"{name} asks for refusals alone: who refuses everything would have all of its points")
     return Exercise(
         name,
         reference,

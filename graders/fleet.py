@@ -104,8 +104,12 @@ def grade_all(
 
 def _results(jobs: Mapping[str, Job], executor: Executor) -> Iterator[tuple[str, Any]]:
     futures = {executor.submit(work, job): student for student, job in jobs.items()}
-    for future in as_completed(futures):
-        yield futures[future], future.exception() or future.result()
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.exception() or future.result()
+    finally:  # who is interrupted waits for what runs, and not for all of the class
+        for future in futures:
+            future.cancel()
 
 
 def rebuilt(release: Release, files: Mapping[str, Path]) -> dict[str, Submission]:

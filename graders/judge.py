@@ -6,18 +6,21 @@ into values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from graders.compare import agree, difference
 from graders.draw import Draw
-from graders.exercise import Exercise, Requirement
+from graders.exercise import Exercise, Refusal, Requirement, with_gradients
 from graders.subject import Failure, Here, copied
 
 UNWRITTEN = "not written yet: replace the line `raise NotImplementedError()` with your own code"
+
+REFUSES_ALL = "refusing what makes no sense counts once something that makes sense is answered right"
 
 ROOM = 16  # a law looks into an answer of at most so many times the right one's numbers: it may multiply them
 
@@ -100,12 +103,45 @@ def fault(exercise: Exercise, trial: Trial) -> str | None:
     found = difference(expected, trial.given)
     if found is None:
         return None
+    if trial.requirement.run is with_gradients:
+        found = gradients_apart(exercise, trial.inputs, expected, trial.given) or found
     law = trial.requirement.law
     try:
         violated = law(trial.given, *trial.inputs) if law and bulk(trial.given) <= ROOM * bulk(expected) else None
     except Exception:  # a law reads shapes that a wrong answer need not have; the difference stands either way
         violated = None
     return f"{violated} ({found})" if violated else found
+
+
+def gradients_apart(exercise: Exercise, inputs: tuple[Any, ...], expected: Any, given: Any) -> str | None:
+    """What differs between two runs `with_gradients`: the value, or the gradient of an input, which is named.
+
+    None where what was given has another form.
+    """
+    if not isinstance(given, list | tuple) or len(given) != 2 or not isinstance(given[1], list | tuple):
+        return None
+    if (found := difference(expected[0], given[0])) is not None:
+        return found
+    for name, wanted, got in zip(float_inputs(exercise.reference, inputs), expected[1], given[1], strict=False):
+        if wanted is not None and got is None:
+            lost = "look for `detach`, `.data`, `.item()`, `torch.tensor(...)` or `no_grad`"
+            return f"the value is right, but no gradient reaches `{name}`: {lost}"
+        if (found := difference(wanted, got)) is not None:
+            return f"the value is right, but not the gradient of `{name}`: {found}"
+    return None
+
+
+def float_inputs(function: Callable[..., Any], inputs: tuple[Any, ...]) -> list[str]:
+    """The names of those parameters that take a float tensor of these inputs."""
+    names: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        many = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        names += [f"{parameter.name}[{i}]" for i in range(len(inputs) - len(names))] if many else [parameter.name]
+    return [
+        name
+        for name, value in zip(names, inputs, strict=False)
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
 
 
 def bulk(value: Any) -> int:
@@ -148,7 +184,15 @@ def judge(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> Outcome:
         if faults:
             failed.append(requirement)
     mistake = name_mistake(exercise, trials, failed) if failed else None
-    return _outcome(exercise, parts, mistake)
+    return _outcome(exercise, beside_values(exercise, parts), mistake)
+
+
+def beside_values(exercise: Exercise, parts: Sequence[Part]) -> list[Part]:
+    """The parts, where a refusal earns nothing unless a requirement of another kind is met: see `Refusal`."""
+    refusals = {r.title for r in exercise.requirements if isinstance(r.run, Refusal)}
+    if any(part.earned for part in parts if part.title not in refusals):
+        return list(parts)
+    return [replace(p, earned=0, message=REFUSES_ALL) if p.title in refusals and p.earned else p for p in parts]
 
 
 def _outcome(exercise: Exercise, parts: Sequence[Part], mistake: str | None) -> Outcome:

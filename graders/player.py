@@ -99,7 +99,8 @@ def _warm_up() -> None:
     torch.set_num_threads(1)
     x = torch.ones(1, 2, 2)
     backward(lambda x: torch.softmax(x @ x, -1) + torch.nn.functional.layer_norm(x, (2,)), (x,))  # loads sympy
-    torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    with traced():  # the first trace of a process loads half of torch's compiler
+        torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
 
 def _kill(children: set[int], alone: bool) -> None:

@@ -27,7 +27,7 @@ from graders.levels import NOBODY, Box, IsolationError, bwrap_box, missing, plai
 from graders.player import FORK, KILL, READY
 from graders.subject import Failure
 from graders.trace import MOST
-from graders.watch import Watch, tasks
+from graders.watch import Watch, listed, tasks
 from graders.wire import WireError, receive, send
 
 LEVELS = ("bwrap", "none")
@@ -288,7 +288,7 @@ class Sandbox:
     def clear(self) -> bool:
         """Kill every process but the server. False where the server is gone or does not answer."""
         if self._child and self._watch:
-            self._watch.sample()
+            self._watch.sample(listed)
         if self._child:
             self._child.close()
         with suppress(OSError):

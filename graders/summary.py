@@ -24,20 +24,25 @@ def summary(
     return "\n".join([*lines, f"{assignment}: {len(verdicts)} submissions at level {level}"])
 
 
+BINS = [*(f"{10 * i}-{10 * i + 9} %" for i in range(10)), "100 %"]
+
+
+def bins(verdicts: Verdicts) -> list[int]:
+    """How many have which share of the points, for each of BINS; the last one holds full points alone."""
+    counts = Counter(10 * v["score"] // v["max"] if v["max"] else 0 for v in verdicts.values())
+    return [counts[i] for i in range(len(BINS))]
+
+
 def histogram(verdicts: Verdicts) -> list[str]:
-    """The share of points in ten bins, a bar each; the last one holds full points alone.
+    """The share of points in bins, a bar each.
 
     >>> print(*histogram({"a": {"score": 1, "max": 2}, "b": {"score": 2, "max": 2}})[-6::5], sep=chr(10))
-      50- 59 %    1 █
-         100 %    1 █
+        50-59 %    1 █
+          100 %    1 █
     """
-    counts = Counter(10 * v["score"] // v["max"] if v["max"] else 0 for v in verdicts.values())
-    wide = max([1, *counts.values()]) / 40
-    rows = []
-    for i in range(11):
-        label = f"{10 * i:>3}-{10 * i + 9:>3} %" if i < 10 else f"{100:>7} %"
-        rows.append(f"  {label} {counts[i]:>4} {'█' * round(counts[i] / max(wide, 1))}")
-    return ["scores:", *rows]
+    counts = bins(verdicts)
+    wide = max(max(counts) / 40, 1)
+    return ["scores:", *(f"  {b:>9} {n:>4} {'█' * round(n / wide)}" for b, n in zip(BINS, counts, strict=True))]
 
 
 def mistakes(verdicts: Verdicts) -> Counter[str]:

@@ -1,30 +1,30 @@
 # %% [markdown]
 # # 03 · From recurrent networks to attention
 #
-# The simplest vector of a sentence is the mean of its words' vectors. It forgets the order. Here a network reads the words one after the other, keeps
-# what matters in a state, and writes a translation from it: dates in a language of your choice become ISO dates. You will see where this breaks, and how one added
-# idea, *looking back*, mends it. That idea is attention, and the rest of the course grows out of it.
+# The simplest way to turn a sentence into one vector is to average the vectors of its words. The average forgets their order. In this lesson a network reads the words one after another, keeps
+# what matters in a state, and writes a translation from that state: dates in a language of your choice become ISO dates. You will see where this breaks, and how one added
+# idea, *looking back*, repairs it. That idea is attention, and the rest of the course grows out of it.
 #
 # **You will be able to**
 #
 # - write a recurrent cell and a gated one, and run them over batches of texts that differ in length;
-# - say why gradients fade along a text, and measure it;
-# - build an encoder and a decoder, train them by teacher forcing, and say what the stop token is for;
-# - show the bottleneck of the one vector in a run of your own, and widen it with additive attention;
+# - explain why gradients fade along a text, and measure how fast;
+# - build an encoder and a decoder, train them with teacher forcing, and say what the stop token is for;
+# - show in a run of your own that one vector is a bottleneck, and open it up with additive attention;
 # - read a heat map of who looked where, and recognise a decoder that has seen its answers.
 #
-# **Builds on** matrix products, the softmax, cross-entropy, embeddings (a vector for each word). **Leads to** 04, where the recurrence goes and attention stays.
+# **Builds on** matrix products, the softmax, cross-entropy and embeddings (a vector for each word). **Leads to** 04, which drops the recurrence and keeps the attention.
 #
 # **Time** about 90 minutes: order 5, one cell 12, what fades 12, encoder and decoder 16, the bottleneck 12, looking back 18, what it brings 7, break it 5,
-# attention as one step 5. The notebook computes for about two minutes in all on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work is many small
+# attention as one step 5. All cells together run for about two minutes on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work consists of many small
 # steps that wait for each other, and section 9 says what that means.
 #
-# **Letters** B sequences in a batch, S places of the source, T steps of the target, E width of an embedding, D width of a state, M width of what the encoder says of a place, A width inside of
+# **Letters** B sequences in a batch, S places of the source, T steps of the target, E width of an embedding, D width of a state, M width of what the encoder says about a place, A hidden width of
 # the scores, V different target characters.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: a plan.** 90 minutes as it stands. For 45: sections 1, 2, 4 and 6 up to `attention_pool`, with `gru_step`, `attentive_step` and `told` given away by the line under *Stuck?*, then section 7 from a run of your own. Let everybody start the training cell of section 5 *before* you talk about the bottleneck and that of
-# section 7 before the heat map, so that nobody waits. Each learner should take another language: the pictures differ, and comparing them is half of the fun. Ask for predictions twice: how many dates share their bag (section 1; most say a few per cent), and how many of the spans are right with attention, before the curves of section 7 appear.
+# section 7 before the heat map, so that nobody waits. Each learner should take a different language: the pictures differ, and comparing them is half the fun. Ask for predictions twice: how many dates share their bag (section 1; most say a few per cent), and how many of the spans are right with attention, before the curves of section 7 appear.
 
 # %% tags=["setup"]
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ print(f"running on {device}{', in quick mode' if quick else ''}; {len(locales())
 #
 # ## 1. A bag forgets the order (5 minutes)
 #
-# *The fox chased the hen* and *the hen chased the fox* have the same mean. How much does that matter? Take dates, letter by letter. A mean of letters' vectors knows which letters there are,
+# *The fox chased the hen* and *the hen chased the fox* have the same mean. How much does that matter? Let us try it on dates, letter by letter. The mean of the letters' vectors tells which letters occur
 # and how often, but not where. How many days of a century can still be told apart?
 
 # %%
@@ -71,22 +71,22 @@ bags = Counter("".join(sorted(write(day))) for day in days)
 shared = sum(count for count in bags.values() if count > 1)
 print(f"{write(days[0])} ... {write(days[-1])}: {len(days)} days, {len(bags)} different bags of letters")
 print(
-    f"{shared / len(days):.0%} of the days share their bag with another one, at worst {max(bags.values())} days one bag"
+    f"{shared / len(days):.0%} of the days share their bag with another one, at worst {max(bags.values())} days share one bag"
 )
 
 # %% [markdown]
-# *May 12, 2034*, *May 21, 2043*, *May 23, 2014* ... Nearly every day is lost among others. We need a vector that depends on the order.
+# *May 12, 2034*, *May 21, 2043*, *May 23, 2014* ... For more than nine days out of ten the bag does not say which day it is. We need a vector that depends on the order.
 #
 # ## 2. One cell, used again and again (12 minutes)
 #
-# A layer that takes the whole text at once would need weights for each place, could read no longer text than it was built for, and what it learned about a word at place 3 would be of no use
-# at place 4. So let us read as you do: one word at a time, with a memory. The memory is a vector, the **state** $h$. A **cell** takes what comes in, $x$, and what was remembered, $h$, and makes the new state and
+# A layer that takes in the whole text at once needs separate weights for each place. It cannot read a text longer than the one it was built for, and what it learns about a word at place 3 is of no use
+# at place 4. So let us read as you do: one word at a time, with a memory. The memory is a vector, the **state** $h$. A **cell** takes the input $x$ and the remembered state $h$, and computes a new state and
 # an output:
 #
 # $$h' = g_h(W_1 x + W_2 h), \qquad y = g_y(W_3 h').$$
 #
-# Two inputs, two outputs, and the *same* weights at every step. With $g_h = \tanh$ and a bias this is the network of Elman (1990). We leave the output for later (a decoder turns its state into logits, an encoder hands
-# the state on as it is) and write, with the weights named after what they meet,
+# Two inputs, two outputs, and the *same* weights at every step. With $g_h = \tanh$ and a bias this is the network of Elman (1990). We leave the output for later (a decoder turns its state into logits, an encoder passes
+# the state on as it is). With the weights named after what they are multiplied by, the new state is
 #
 # $$h' = \tanh(W_x x + W_h h + b).$$
 #
@@ -97,14 +97,14 @@ print(
 # | 1, 0, 0 | $\tanh(1) = 0.76$ | $\tanh(0.38) = 0.36$ | $\tanh(0.18) = 0.18$ |
 # | 0, 0, 1 | 0 | 0 | $\tanh(1) = 0.76$ |
 #
-# The same numbers in another order leave another state: what the bag could not do. But see the first row as well. The 1 that was read first is fading.
+# The same numbers in a different order leave a different state, which is what the bag could not do. But look at the first row, too: the 1 that was read first is already fading.
 #
 # **A convention.** Weights are stored as in torch, (D, E): one *row* for each number that comes out. A batch has its vectors in rows, (B, E), so the product is `x @ w_x.T`.
 
 # %% [markdown]
 # **Exercise.** One step of the plain cell.
 #
-# <details><summary>Hint 1</summary>Two products, a sum, a bias, a tanh. Everything that is added is added before the tanh.</details>
+# <details><summary>Hint 1</summary>Two products, a sum, a bias, a tanh. All the adding happens before the tanh.</details>
 # <details><summary>Hint 2</summary>x is (B, E) and w_x is (D, E): which of the two has to be transposed so that (B, D) comes out?</details>
 # <details><summary>Hint 3</summary>`x @ w_x.T + h @ w_h.T + b` is what goes into `torch.tanh`.</details>
 
@@ -128,42 +128,42 @@ for text in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)):
 # %% [markdown]
 # ## 3. What fades (12 minutes)
 #
-# How much does the last state still feel of a place $t$? By the chain rule the derivative of $h_T$ with regard to $h_t$ is a product, one factor for each step between them:
+# How much does the last state still depend on place $t$? By the chain rule the derivative of $h_T$ with respect to $h_t$ is a product with one factor for each step between them:
 #
 # $$\frac{\partial h_T}{\partial h_t} = \prod_{k=t+1}^{T} \mathrm{diag}(1 - h_k^2)\, W_h .$$
 #
-# By hand, in the first row of the table: the step to $h_2$ has the factor $0.5 \cdot (1 - 0.36^2) = 0.43$, the step to $h_3$ the factor $0.5 \cdot (1 - 0.18^2) = 0.48$. Both together: 0.21. After ten such steps less than a thousandth is left.
-# The gradient **vanishes**: from an error at the end of a text, the cell cannot learn what it should have kept at the beginning (Bengio et al. 1994). If the factors are above 1 the product **explodes** instead.
+# By hand, in the first row of the table: the step to $h_2$ has the factor $0.5 \cdot (1 - 0.36^2) = 0.43$, the step to $h_3$ the factor $0.5 \cdot (1 - 0.18^2) = 0.48$. Their product is 0.21. After ten such steps less than a thousandth is left.
+# The gradient **vanishes**: from an error at the end of a text the cell cannot learn what it should have remembered from the beginning (Bengio et al. 1994). If the factors are above 1, the product **explodes** instead.
 #
-# The trouble is that the state goes through a matrix and a tanh at *every* step, also when it should only be kept. So give the cell a way to keep. A **gate** is a number between 0 and 1, computed from what is there, that says how
-# much passes. The gated recurrent unit, **GRU** (Cho et al. 2014), has two for each number of the state:
+# The trouble is that the state goes through a matrix and a tanh at *every* step, even when it should simply be kept. So let us give the cell a way to keep it. A **gate** is a number between 0 and 1, computed from input and state, that says how
+# much gets through. The gated recurrent unit, **GRU** (Cho et al. 2014), has two for each number of the state:
 #
 # $$r = \sigma(W_r x + U_r h), \quad z = \sigma(W_z x + U_z h), \qquad n = \tanh(W_n x + b_n + r\,(U_n h + c_n)), \qquad h' = (1 - z)\, n + z\, h .$$
 #
-# $n$ is the candidate, what the plain cell would make of it; the **reset** $r$ says how much of the old state it may see; the **update** $z$ says how much of the old state simply *stays*. (In the gates the biases are there too.)
+# Here $n$ is the candidate, roughly what the plain cell would compute; the **reset** gate $r$ says how much of the old state the candidate may see; the **update** gate $z$ says how much of the old state simply *stays*. (The gates have biases as well; the formula leaves them out.)
 #
-# By hand, one number: $h = 1$, candidate $n = -1$. With $z = 0.5$: $h' = 0.5 \cdot (-1) + 0.5 \cdot 1 = 0$. With $z = 0.99$: $h' = -0.01 + 0.99 = 0.98$: kept. And the factor of the direct way back is $z$ itself: after ten steps $0.99^{10} = 0.90$ is left, not a thousandth.
+# By hand, one number: $h = 1$, candidate $n = -1$. With $z = 0.5$: $h' = 0.5 \cdot (-1) + 0.5 \cdot 1 = 0$. With $z = 0.99$: $h' = -0.01 + 0.99 = 0.98$, so the state is kept. And the gradient's direct way back through $z h$ has the factor $z$: after ten steps $0.99^{10} = 0.90$ is left, not a thousandth.
 #
-# The three products with $x$ are made at once: $W_r$, $W_z$, $W_n$ stand below each other in `w_x` (3 D, E), and so do the others. `chunk(3, dim=-1)` takes the result apart.
+# The three products with $x$ are computed at once: $W_r$, $W_z$ and $W_n$ are stacked in `w_x` (3 D, E), and so are $U_r$, $U_z$, $U_n$ in `w_h` and the biases in `b_x` and `b_h`. `chunk(3, dim=-1)` takes the result apart.
 
 # %% [markdown]
 # **Exercise.** One step of the gated cell.
 #
 # <details><summary>Hint 1</summary>`x @ w_x.T + b_x` is (B, 3 D), and `.chunk(3, dim=-1)` makes it the parts for r, z and n. The same with h.</details>
-# <details><summary>Hint 2</summary>Gates: the sigmoid of the *sum* of both parts. Candidate: keep its two parts separate, for r multiplies only the one that comes from h.</details>
-# <details><summary>Hint 3</summary>The candidate bends $n_x + r \, n_h$ with tanh; and z is the share of the *old* state.</details>
+# <details><summary>Hint 2</summary>Gates: the sigmoid of the *sum* of both parts. Candidate: keep its two parts separate, because r multiplies only the one that comes from h.</details>
+# <details><summary>Hint 3</summary>The candidate is the tanh of $n_x + r \, n_h$, and z is the share of the *old* state.</details>
 
 # %% exercise="recurrent.gru_step"
 # from: tinytrans.nn.recurrent.gru_step
 
 # %% [markdown]
-# Now measure it. A text of 60 random vectors is read by untrained cells (weights drawn as torch draws them), and we send a gradient back from the last state: how strong does it arrive at each place? The third cell is the second with a bias of 3 in z, a gate that
-# has learned to keep.
+# Now measure it. Untrained cells (their weights drawn as torch draws them) read a text of 60 random vectors, and we send a gradient back from the last state: how strong is it when it arrives at each place? The third cell is the second with 3 added to the bias of z, as if its gate
+# had learned to keep.
 
 
 # %%
 def felt(step, weights: list[Tensor], T: int = 60, D: int = 64) -> list[float]:
-    """How strong a gradient from the last state arrives at the state behind each place, largest 1."""
+    """How strong a gradient from the last state is when it reaches the state after each place; 1 at the last."""
     xs = torch.randn(T, 8, D, generator=torch.Generator().manual_seed(1))
     states = [torch.zeros(8, D)]
     for x in xs:
@@ -189,9 +189,7 @@ lines = {
     "gated, z near 1": felt(gru_step, keeping),
 }
 for name, sizes in lines.items():
-    print(
-        f"{name}: of a gradient at the end {sizes[-11]:.1e} arrives 10 steps earlier, {sizes[0]:.1e} at the beginning"
-    )
+    print(f"{name}: {sizes[-11]:.1e} of the last gradient is left 10 steps earlier, {sizes[0]:.1e} at the beginning")
 curves(
     {name: (range(1, 61), sizes) for name, sizes in lines.items()},
     title="What is left of a gradient from the end",
@@ -201,8 +199,8 @@ curves(
 )
 
 # %% [markdown]
-# At birth the gated cell forgets more slowly than the plain one, by many powers of ten over the text; and a cell that has learned to keep lets about a twentieth through from one end to the other. That is why we go on with the gated cell. The other well-known one, the LSTM
-# (Hochreiter and Schmidhuber 1997), rests on the same thought.
+# Even untrained, the gated cell forgets more slowly than the plain one, by many powers of ten over this text; and a cell that has learned to keep lets about a twentieth of the gradient through from one end to the other. That is why we go on with the gated cell. The other well-known one, the LSTM
+# (Hochreiter and Schmidhuber 1997), is built on the same idea.
 
 # %% question="recurrent.why_gates"
 
@@ -214,7 +212,7 @@ curves(
 # %% [markdown]
 # ## 4. Encoder and decoder (16 minutes)
 #
-# To translate is to read one sequence and to write another, which may be longer or shorter. Sutskever et al. (2014) and Cho et al. (2014) use two cells. The **encoder** reads:
+# Translating means reading one sequence and writing another, which may be longer or shorter. Sutskever et al. (2014) and Cho et al. (2014) use two cells. The **encoder** reads:
 #
 # > $h_0 = 0$; for $t = 1 \dots S$: $h_t = \mathrm{cell}(e(w_t), h_{t-1})$
 #
@@ -222,21 +220,21 @@ curves(
 #
 # > $s_0 = h_S$; for $t = 1 \dots T$: $s_t = \mathrm{cell}(e(\tilde w_{t-1}), s_{t-1})$, and logits of the word $\tilde w_t$ from $s_t$
 #
-# So one loop serves both, and only what it starts from differs. In a batch the texts differ in length: short ones are filled up with **padding**, which must not be read. By hand, with lengths 3 and 1:
+# So one loop serves both; only the starting state differs. The texts of a batch differ in length: short ones are filled up with **padding**, which must not be read. By hand, with lengths 3 and 1:
 #
 # | | place 0 | place 1 | place 2 | last state |
 # |---|---|---|---|---|
 # | row 0 (3 long) | $h_1$ | $h_2$ | $h_3$ | $h_3$ |
 # | row 1 (1 long) | $h_1$ | 0 | 0 | $h_1$, kept |
 #
-# `torch.where(condition, a, b)` takes a where the condition holds, else b. With a condition of shape (B, 1) it decides for whole rows.
+# `torch.where(condition, a, b)` takes a where the condition holds, and b elsewhere. With a condition of shape (B, 1) it decides for whole rows.
 
 # %% [markdown]
 # **Exercise.** The loop. `*cell` collects the four weights, and `gru_step(x, h, *cell)` hands them on.
 #
 # <details><summary>Hint 1</summary>`for t in range(xs.shape[1])`: x at place t of all rows is `xs[:, t]`. The new state of one round is the old one of the next.</details>
 # <details><summary>Hint 2</summary>Row b still reads at place t if t is smaller than lengths[b]: `(t < lengths).unsqueeze(-1)` is (B, 1). Where it doesn't, the state stays as it is.</details>
-# <details><summary>Hint 3</summary>Collect in a list what is to be seen at place t (the state, or 0 at padding), and at the end `torch.stack(..., dim=1)`.</details>
+# <details><summary>Hint 3</summary>Collect the outputs in a list (at place t the state, or 0 at padding) and join them at the end with `torch.stack(..., dim=1)`.</details>
 
 # %% exercise="recurrent.unroll"
 # from: tinytrans.nn.recurrent.unroll
@@ -260,28 +258,28 @@ for S in (25, 50, 100, 200):
     )
 
 # %% [markdown]
-# The same numbers, and in both the time grows with the length: step 100 waits for step 99. Fused kernels make a step cheaper; they cannot make the steps independent.
+# The numbers agree, and for both the time grows with the length: step 100 waits for step 99. Fused kernels make a step cheaper, but they cannot make the steps independent.
 #
 # ### Told the truth
 #
-# How does the decoder learn? Each step is to foretell the next character, and reads the one before. But *which* one: its own guess, or the true one? At first all its guesses are wrong, and everything after them would be learned from nonsense. So in training it is told the truth,
-# which is called **teacher forcing**: step $t$ reads target $t - 1$, and the first one a start token `^`. And the last thing to foretell is a stop token `$`: without it, the model would not know how to end.
+# How does the decoder learn? Each step predicts a character after reading the one before it. But *which* one: the model's own guess, or the true one? At first all its guesses are wrong, and whatever follows them would be learned from nonsense. So during training it is told the truth.
+# This is called **teacher forcing**: step $t$ reads target $t - 1$, and the first step reads a start token `^`. The last thing to predict is a stop token `$`: without it the model would never learn to end.
 #
 # | step | 0 | 1 | 2 | 3 | 4 |
 # |---|---|---|---|---|---|
 # | reads | `^` | `2` | `0` | `2` | `6` |
-# | is to foretell | `2` | `0` | `2` | `6` | `$` |
+# | predicts | `2` | `0` | `2` | `6` | `$` |
 #
-# The targets moved to the right by one place, that is all. Note what goes wrong if you forget to move them: the step would read the very character that it is to foretell. Section 8 tries it.
+# What is read are the targets, shifted right by one place; that is all. Think of what happens if you forget the shift: each step would read the very character that it has to predict. Section 8 tries it.
 #
-# The loss is the mean of $-\ln p(\text{target})$ over the tokens that count. Which ones? All up to the stop, **and the stop itself**; what stands behind it is padding. By hand: a row gives its targets the probabilities $\tfrac12$, $\tfrac14$ and, for the stop, $\tfrac18$. The loss is
-# $(\ln 2 + \ln 4 + \ln 8) / 3 = 2 \ln 2 = 1.39$, whatever stands behind.
+# The loss is the mean of $-\ln p(\text{target})$ over the tokens that count. Which ones? All up to the stop, **and the stop itself**; what comes after it is padding. By hand: the model gives the targets of a row the probabilities $\tfrac12$, $\tfrac14$ and, for the stop, $\tfrac18$. The loss is
+# $(\ln 2 + \ln 4 + \ln 8) / 3 = 2 \ln 2 = 1.39$, whatever comes after the stop.
 
 # %% [markdown]
 # **Exercise.** The loss of a decoder that is told the truth.
 #
-# <details><summary>Hint 1</summary>`targets == stop` marks the stops. `cumsum(dim=1)` of it counts how many there were, up to each place and with it.</details>
-# <details><summary>Hint 2</summary>A token counts if *before* it there was no stop: take the place's own mark off the count, and compare with 0.</details>
+# <details><summary>Hint 1</summary>`targets == stop` marks the stops. Its `cumsum(dim=1)` counts the stops up to and including each place.</details>
+# <details><summary>Hint 2</summary>A token counts if there is no stop *before* it: subtract the place's own mark from the count, and compare with 0.</details>
 # <details><summary>Hint 3</summary>`logits[counts]` with counts (B, T) picks the rows that count, (N, V), and `F.cross_entropy` takes them with `targets[counts]`: softmax, logarithm, mean and all.</details>
 
 # %% exercise="rnn.teacher_forced_loss"
@@ -292,8 +290,8 @@ for S in (25, 50, 100, 200):
 # %% [markdown]
 # ## 5. The bottleneck (12 minutes)
 #
-# Choose a language, any of the list that `locales()` gives: `"pl"`, `"ru"`, `"de"`, `"tr"`, `"ja"`, `"ar"`, `"hi"`, `"sw"` ... The wordings are real, from Unicode's tables. Your model is to turn them into ISO dates, character by character. (The next cell is yours to change; grading does not look at it.) To make it
-# harder, every second example is a *span*, two dates, which ISO writes with a slash between them.
+# Choose a language, any from the list that `locales()` returns: `"pl"`, `"ru"`, `"de"`, `"tr"`, `"ja"`, `"ar"`, `"hi"`, `"sw"` ... The wordings are real; they come from Unicode's tables. Your model will turn them into ISO dates, character by character. (The next cell is yours to change; grading does not look at it.) To make it
+# harder, every second example is a *span* of two dates, which ISO writes with a slash between them.
 
 # %%
 LANGUAGE = "fr"  # yours?
@@ -341,7 +339,7 @@ print(f"source {tuple(source.shape)}, lengths {lengths.tolist()}, target {tuple(
 print("targets of the first:", "".join(signs[i] for i in target[0]))
 
 # %% [markdown]
-# The model: embeddings, your loop as the encoder, your loop as the decoder, and a layer that makes logits. All that the decoder ever learns about the source is the encoder's last state, 64 numbers.
+# The model consists of embeddings, your loop as the encoder, your loop again as the decoder, and a layer that computes the logits. All that the decoder ever learns about the source is the encoder's last state: 64 numbers.
 
 
 # %%
@@ -363,7 +361,7 @@ class Reader(nn.Module):
         return nn.ParameterList(self.weight(*shape) for shape in ((3 * D, width), (3 * D, D), (3 * D,), (3 * D,)))
 
     def read(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder says at every place (B, S, D), and its last state (B, D)."""
+        """The encoder's state at every place (B, S, D), and its last state (B, D)."""
         nothing = torch.zeros(len(source), self.D, device=source.device)
         return unroll(self.letters(source), nothing, lengths, *self.encoder)
 
@@ -445,22 +443,22 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
     print(f"    {source}  →  {text(row)}{'' if text(row) == target else f'   (right: {target})'}")
 
 # %% [markdown]
-# It writes dates, in the right form, often from the right decade; but hardly ever the right one. (In quick mode not even that.) Everything about the source has to pass through the same 64 numbers, and the decoder has to take it out of them again, in another order. The longer the text, the worse: that is what
-# Cho et al. (2014b) and Bahdanau et al. saw in real translations. More training helps, and so does a wider state. But however wide it is, it is one vector for everything, made before a single sign of the answer is known.
+# It writes dates in the right form, but hardly ever the right date. (In quick mode not even the form is right.) Everything about the source has to pass through the same 64 numbers, and the decoder has to get it out of them again in a different order. The longer the text, the worse it gets: that is what
+# Cho et al. (2014b) and Bahdanau et al. saw in real translations. More training helps, and so does a wider state. But however wide it is, it is one vector for everything, computed before a single character of the answer is known.
 #
 # ## 6. Looking back (18 minutes)
 #
-# You would not translate a span from memory either: you would look at the source again, each time at the part that you are about to write. The encoder has said something at *every* place, $h_1, \dots, h_S$; so far all but the last was thrown away. Keep them, and let the
-# decoder, before each step, take from them what it needs (Bahdanau et al. 2014).
+# You would not translate a span from memory either: you would look at the source again, each time at the part that you are about to write. The encoder has computed a state at *every* place, $h_1, \dots, h_S$; so far we threw away all but the last. Let us keep them, and let the
+# decoder take from them what it needs before each step (Bahdanau et al. 2014).
 #
-# What does it need? That depends on what it has written so far, which its state $s_{t-1}$ knows. So we want a number for each place that says how well it fits: $\mathrm{sim}(s_{t-1}, h_i)$. What fits what is to be learned; so let a small network decide, a fully connected one of both vectors
-# joined, $\mathrm{FC}(s, h)$, with one hidden layer. A matrix times two joined vectors is two matrices times one vector each, hence
+# What does it need? That depends on what it has written so far, which its state $s_{t-1}$ knows. So we want a number for each place that says how well it fits: $\mathrm{sim}(s_{t-1}, h_i)$. What fits what has to be learned, so let a small network decide: a fully connected one with one hidden layer that reads
+# both vectors joined, $\mathrm{FC}(s, h)$. A matrix times two joined vectors is the sum of two matrices times one vector each, hence
 #
 # $$\mathrm{sim}(s, h_i) = v \cdot \tanh(W_q s + W_k h_i).$$
 #
 # It is called **additive** for the plus sign. By hand, with one number each, $W_q = W_k = 1$, $v = 2$, the state $s = 1$ and two places $h = (2, -1)$: the scores are $2 \tanh(3) = 1.99$ and $2 \tanh(0) = 0$.
 #
-# The tanh is not there for decoration. Without it the score is $v \cdot W_q s + v \cdot W_k h_i$: the state adds the same number to all places, and the softmax that follows takes it away again.
+# The tanh is not decoration. Without it the score would be $v \cdot W_q s + v \cdot W_k h_i$: the state adds the same number at all places, and the softmax that follows cancels it.
 
 # %% [markdown]
 # **Exercise.** The scores.
@@ -478,9 +476,9 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
 # $$\alpha_i = \frac{\exp \mathrm{sim}(s_{t-1}, h_i)}{\sum_j \exp \mathrm{sim}(s_{t-1}, h_j)}, \qquad c_t = \sum_i \alpha_i h_i .$$
 #
 # By hand, on with the example: $e^{1.99} = 7.32$ and $e^0 = 1$ give the shares 0.88 and 0.12, and the context $0.88 \cdot 2 + 0.12 \cdot (-1) = 1.64$. It is a weighted mean, so gradients reach all places, the scores and the state that asked: *where to look* is learned together with everything else, and nobody ever
-# says which place is the right one.
+# tells the model which place is the right one.
 #
-# Padding must get no share. If you zero its weight after the softmax the others no longer sum to 1; a score of 0 is no remedy either, for $e^0 = 1$. Give it the score $-\infty$ before the softmax: $e^{-\infty} = 0$.
+# Padding must get no share. If you zero its weight after the softmax, the others no longer sum to 1; a score of 0 does not help either, because $e^0 = 1$. Give it the score $-\infty$ before the softmax: $e^{-\infty} = 0$.
 
 # %% [markdown]
 # **Exercise.** Shares and context.
@@ -499,7 +497,7 @@ context, shares = attention_pool(scores, places)
 print("scores", scores, "\nshares", shares, "\ncontext", context)
 
 # %% [markdown]
-# Now the step of a decoder that looks back. The order matters. The state *before* the step asks. The cell then reads the token and, joined behind it, the context; and moves:
+# Now a step of a decoder that looks back. The order matters. First the state *before* the step asks. Then the cell reads the token with the context appended to it, and moves on:
 #
 # $$c_t = \sum_i \alpha_i h_i \ \text{ asked by } s_{t-1}, \qquad s_t = \mathrm{cell}([e(\tilde w_{t-1}), c_t],\ s_{t-1}).$$
 
@@ -516,10 +514,10 @@ print("scores", scores, "\nshares", shares, "\ncontext", context)
 # %% question="recurrent.who_asks"
 
 # %% [markdown]
-# **Exercise.** And the whole decoder, told the truth. The head reads state and context joined.
+# **Exercise.** And the whole decoder, with teacher forcing. The head reads the new state with the context appended.
 #
-# <details><summary>Hint 1</summary>A loop over the steps. Before it, the token to be read is the start: one number for each row, such as `torch.full_like(targets[:, 0], start)`.</details>
-# <details><summary>Hint 2</summary>In each round: `words[token]` are the embeddings (B, E); make the step; keep logits and weights; and *then* the token becomes target t, which the next round reads.</details>
+# <details><summary>Hint 1</summary>A loop over the steps. Before the loop, the token to be read is the start token, one for each row: `torch.full_like(targets[:, 0], start)`.</details>
+# <details><summary>Hint 2</summary>In each round, `words[token]` are the embeddings (B, E); make the step; keep logits and weights; and only *then* set the token to target t, which the next round reads.</details>
 # <details><summary>Hint 3</summary>`torch.cat((s, context), dim=-1) @ head.T` are the logits (B, V) of one step. Stack along dim=1.</details>
 
 # %% exercise="rnn.told"
@@ -527,18 +525,18 @@ print("scores", scores, "\nshares", shares, "\ncontext", context)
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: what the mistakes report tells.** `graders autograde` lists the named mistakes by frequency. `gru_step: z turned round`: the papers differ; show both conventions and ask what a gate of 1 does in each. `unroll: last place for last state`: draw the table of section 4 again with three rows. `additive_scores: a row meets another's keys`: shapes on paper, (B, A) beside
-# (B, S, A), before any code. `attention_pool: hidden scores set to 0`: ask for $e^0$. `attentive_step: the new state asks` and `told: reads the target it is to foretell` are the two conceptual ones: in both, something is used before it can be known. Send the second group on to section 8, where the leak is measured. Many `no gradient` mistakes point to a habit of writing `.data` or
+# (B, S, A), before any code. `attention_pool: hidden scores set to 0`: ask for $e^0$. `attentive_step: the new state asks` and `told: reads the target it has to predict` are the two conceptual ones: in both, something is used before it can be known. Send the second group on to section 8, where the leak is measured. Many `no gradient` mistakes point to a habit of writing `.data` or
 # `.item()`; a minute on what autograd records is well spent.
 
 # %% [markdown]
 # ## 7. What it brings (7 minutes)
 #
-# The same encoder, the same widths, the same data, steps and learning rate. The one thing that is new is the look back.
+# The same encoder, the same widths, the same data, the same number of steps and the same learning rate. Only the look back is new.
 
 
 # %% tags=["measured"]
 class Looking(Reader):
-    """With attention: before each step the decoder looks back at all that the encoder has said."""
+    """With attention: before each step the decoder looks back at all of the encoder's states."""
 
     def __init__(self, D: int = 64) -> None:
         super().__init__(D, context=D)
@@ -585,7 +583,7 @@ curves(
 )
 
 # %% [markdown]
-# With the look back at least nine of ten unseen dates are right, spans like single ones (in our run: all); without it, after the same steps on the same data, hardly one in fifty. So where does it look? Choose a written sign with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not yet found out.)
+# With the look back at least nine out of ten unseen dates are right, spans as well as single ones (in our run all of them); without it, after the same steps on the same data, hardly one in fifty. So where does it look? Choose a written character with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not found out yet.)
 
 # %%
 shown = max(unseen[::2], key=lambda pair: len(pair[0]) if len(pair[0]) <= 40 else 0)
@@ -594,10 +592,10 @@ print(f"{shown[0]}  →  {text(written[0])}")
 look_around(looks[0], list(text(written[0])[:10].ljust(10)), list(shown[0]), title="who looks where")
 
 # %% [markdown]
-# The heat map is the alignment of the two texts: which letters the model had in view when it wrote a sign. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And the bright places are sharp: to write a digit of the day or
-# of the year, the model has that very digit in view, and for the month a letter of its name.
+# The heat map is the alignment of the two texts: it shows which letters the model was looking at when it wrote a character. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And where the model writes a digit of the day or
+# of the year, the bright spots are sharp: it looks at that very digit. For the month it looks at letters of its name.
 #
-# Is this how the model *decides*? Careful: the weights say what was mixed, not what it was used for. But we may ask whether the look is needed at all:
+# Is this how the model *decides*? Careful: the weights say what was mixed, not what it was used for. But we can test whether the look is needed at all:
 
 # %% tags=["measured"]
 source, lengths, target = numbered(unseen)
@@ -619,16 +617,16 @@ with torch.no_grad():
 # ask why; D = 128 for the plain model; spans of three dates for both. *Could the plain model learn it with more steps?* It goes on improving: let somebody try ten times as many. The claim of the lesson is about what is gained by equal means.
 
 # %% [markdown]
-# It is. Shown the mean of all places instead of those that it asks for, the decoder is lost: the loss rises from nearly 0 to more than 1. And with padding in view some translations go wrong that were right, and which ones depends on how long the *other* sources of the batch are.
+# It is. If the decoder is shown the mean of all places instead of those that it asks for, it is lost: the loss rises from nearly 0 to more than 1. And when it can see the padding, some translations that were right go wrong; which ones depends on how long the *other* sources of the batch are.
 #
 # ## 8. Break it on purpose (5 minutes)
 #
-# **The unmoved target.** Forget to move the targets to the right: step $t$ reads target $t$ and is to foretell target $t$. And **the lost stop**: let the loss leave the stop out. We train both for a short while, without attention, beside one that is as it should be.
+# **The forgotten shift.** Do not shift the targets: step $t$ reads target $t$ and predicts target $t$. **The forgotten stop.** Leave the stop out of the loss. We train one model with each mistake for a short while, without attention, and compare with a model trained properly.
 
 
 # %%
 class Copying(Plain):
-    """A decoder that reads what it is to foretell."""
+    """A decoder that reads what it has to predict."""
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         _, s = self.read(source, lengths)
@@ -643,21 +641,21 @@ def endless(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 short = 10 if quick else 100
-for name, model, its_loss in (("unmoved", Copying(), loss), ("no stop", Plain(), endless)):
+for name, model, its_loss in (("no shift", Copying(), loss), ("no stop", Plain(), endless)):
     model, losses, _ = trained(model, its_loss, short)
     written, _ = model.translate(*numbered(unseen)[:2], n=40)
     ended = (written == STOP).any(dim=1).float().mean()
     print(f"{name}: loss {sum(losses[-10:]) / 10:.3f}; {ended:.0%} of its translations end within 40 signs")
     print(f"    {unseen[0][0]}  →  {''.join(signs[i] for i in written[0])}")
-print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 : short]) / 10:.3f}")
+print(f"trained properly, after as many steps: loss {sum(plain_losses[short - 10 : short]) / 10:.3f}")
 
 # %% [markdown]
-# The copier has by far the best loss, and translates nothing: in use it reads what it wrote itself, and repeats it. **A loss that is too good is the most common face of a leak**; you will meet it again in lesson 04, where a mask does what the shift does here. The other one writes
-# what looks like dates, and goes on for ever: what is not in the loss is not learned.
+# The copier has by far the best loss, and translates nothing: in use it reads what it wrote itself, and repeats it. **A loss that is too good is the most common sign of a leak**; you will meet it again in lesson 04, where a mask does what the shift does here. The other model writes
+# what looks like dates and never stops: what is not in the loss is not learned.
 #
 # ## 9. Attention as one step (5 minutes)
 #
-# Strip the look back of everything that belongs to dates, and one operation is left. It takes a **query** $q$ (who asks), **keys** $K$, one row for each place (what is compared), and **values** $V$, one row for each place (what is mixed):
+# Strip the look back of everything that is about dates, and one operation remains. It takes a **query** $q$ (who asks), **keys** $K$, one row for each place (what the query is compared with), and **values** $V$, one row for each place (what is mixed):
 #
 # $$m = K q, \qquad \alpha = \mathrm{softmax}(m), \qquad c = V^\top \alpha .$$
 #
@@ -665,11 +663,11 @@ print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 
 #
 # > $c_t = \mathrm{Attention}(s_{t-1}, H, H)$; $\quad s_t = \mathrm{cell}(e(\tilde w_{t-1}), s_{t-1}, c_t)$
 #
-# Now look at what passes words' information on. There are two ways: the recurrence, from step to step, and attention, straight from any place. The recurrence is what made us wait in section 4, and what let gradients fade in section 3. Attention has neither fault: every place is one step away, and
-# the queries of all steps could ask at once, if they did not depend on each other through the state. So drop the recurrence, and let the words themselves ask. That is lesson 04.
+# Now look at how information travels from word to word. There are two ways: the recurrence, from step to step, and attention, directly from any place. The recurrence is what made us wait in section 4, and what made gradients fade in section 3. Attention has neither fault: every place is one step away, and
+# the queries of all steps could be asked at once if they did not depend on each other through the state. So drop the recurrence, and let the words themselves ask. That is lesson 04.
 #
-# Does that train faster? It takes more arithmetic: every place with every place, $T^2$ scores, where a cell takes $T$ steps. But all of it can run at once. On a GPU that decides for most lengths. On a CPU it need not: there a well-made kernel for a whole recurrent layer keeps up, while a loop of single
-# steps such as ours is slow. Lessons 04 and 16 measure it.
+# Does that train faster? It takes more arithmetic: every place is compared with every place, $T^2$ scores, where a cell takes $T$ steps. But all of it can run at once. On a GPU that makes attention the faster one for most lengths. On a CPU it need not be: there a good kernel for a whole recurrent layer keeps up, and only a loop of single
+# steps such as ours is slow. Lesson 04 measures it.
 
 # %% question="recurrent.encoder_or_rnn"
 
@@ -679,25 +677,25 @@ print(f"as it should be, after as many steps: loss {sum(plain_losses[short - 10 
 # | you see | look at |
 # |---|---|
 # | a training loss near 0 and nonsense in use | the shift: step t must read target t - 1 |
-# | translations that never end | the stop: is it in the targets, and in the loss? |
+# | translations that never end | the stop: is it in the targets and in the loss? |
 # | results that depend on what else is in the batch | padding: read by the encoder, or looked at by the decoder |
 # | attention weights that are the same at every step | scores that do not depend on the query: no tanh, or the query left out |
 # | attention weights that are the same everywhere | scores that do not depend on the keys; a softmax over the wrong axis |
-# | a gradient of 0 or NaN from far back | too many factors: gates, clipping the gradient's norm (`fit` clips at 1) |
-# | weights from elsewhere that give other numbers | the order of the gates (r, z, n), where the reset stands, which of n and h gets z |
+# | a gradient of 0 or NaN far back in the text | too many factors: use gates, clip the gradient's norm (`fit` clips at 1) |
+# | weights from another library that give other numbers | the order of the gates (r, z, n), where the reset acts, which of n and h gets z |
 #
 # <!-- pitfalls: recurrent rnn -->
 #
 # ## What was simplified
 #
-# - The encoder read from the left only. Bahdanau et al. read from both ends and join both states, so that each place knows what follows it; `RNNConfig(bidirectional=True)` is the library's default.
-# - One layer, 64 numbers, 300 steps. With more of each the plain model gets further; what is compared here is what both reach by equal means.
-# - The likeliest sign was written at each step. Lesson 10 has better ways, beam search among them.
+# - The encoder reads from the left only. Bahdanau et al. read from both ends and join both states, so that each place knows what follows it; `RNNConfig(bidirectional=True)` is the library's default.
+# - One layer, 64 numbers, 300 steps. With more of each the plain model gets further; we compare what the two reach with equal means.
+# - The likeliest character is written at each step. Lesson 10 has better ways, beam search among them.
 # - Real systems read tokens, pieces of words, not characters.
 #
 # ## Where this lives in tinytrans
 #
-# `tinytrans/nn/recurrent.py` holds the cells, the loop and the additive attention under the names that you gave them, and `lstm_step` beside them. `tinytrans/models/rnn.py` has `Seq2Seq`, encoder and decoder with torch's fused layers, and your loss; `tinytrans/data/dates.py` the dates.
+# `tinytrans/nn/recurrent.py` holds the cells, the loop and the additive attention under the same names, and `lstm_step` beside them. `tinytrans/models/rnn.py` has your loss, and `Seq2Seq`, an encoder and a decoder made of torch's fused layers; `tinytrans/data/dates.py` makes the dates.
 #
 # ## References
 #

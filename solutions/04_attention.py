@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 04 · Attention
 #
-# A sentence comes in as a row of vectors. Attention lets each of them look at the others and take what it needs. That is the whole
-# idea of this lesson, and everything later in the course stands on it.
+# A sentence arrives as a row of vectors. Attention lets each of them look at the others and take what it needs. That is the whole
+# idea of this lesson, and everything later in the course builds on it.
 #
 # **You will be able to**
 #
@@ -10,13 +10,13 @@
 # - explain why the scores are divided by $\sqrt K$, and show what goes wrong without it;
 # - hide the future, the padding and the far past with masks, and combine masks;
 # - recognise a model that cheats: a loss that is too good because the answer was visible;
-# - let one sequence look at another, and say what all this costs.
+# - let one sequence look at another, and calculate what all this costs.
 #
 # **Builds on** matrix products, the softmax, and lesson 03 (the encoder's one vector, additive attention). If you skipped 03: section 1
 # gives you the problem that it ends with. **Leads to** 05 (many heads) and 07 (the block around attention).
 #
 # **Time** about 90 minutes: the bottleneck 5, one query 15, all queries 15, weights 15, a sequence looking at itself 10, the future 15,
-# padding and windows 10, cross-attention 5, cost 5. The notebook computes for about a minute in all on two CPU cores. A GPU changes
+# padding and windows 10, cross-attention 5, cost 5. All cells together run for one to two minutes on one CPU core. A GPU changes
 # nothing but the speed of section 6 and the numbers in section 9.
 #
 # **Letters** B sequences in a batch, T queries, S keys, D width of a token, K width of queries and keys, $d_v$ width of values, H heads.
@@ -63,7 +63,7 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # ## 1. One vector for everything (5 minutes)
 #
 # The encoder of lesson 03 reads a whole sentence into one vector of fixed width. The simplest such vector is the mean of the words'
-# embeddings. How much of the sentence is still in there? We can try it: take $n$ random words out of 1000, average their vectors, and guess
+# embeddings. How much of the sentence is still in it? We can try: take $n$ random words out of 1000, average their vectors, and guess
 # from the mean alone which words they were (the $n$ that fit it best).
 
 
@@ -87,17 +87,17 @@ curves(
 )
 
 # %% [markdown]
-# One word is recovered without fault. As the sentence grows, more and more of it drowns, and a wider vector only puts this off. A
-# recurrent network packs better than a mean does, but its last state has a fixed width too, so the same fate waits for it.
+# A single word is recovered without fail. As the sentence grows, more and more of it is lost, and a wider vector only delays this. A
+# recurrent network packs better than a mean does, but its last state has a fixed width, too, so the same fate awaits it.
 #
 # The mean has a second fault. It gives the same answer whatever you want to know: *who* was tired, *where* it happened, *what* colour
-# the bucket had. So let us keep all the vectors, and average them anew for each question, with weights that depend on the question.
+# the bucket was. So let us keep all the vectors, and average them anew for each question, with weights that depend on the question.
 #
 # ## 2. One question (15 minutes)
 #
 # *The animal didn't cross the street because it was tired.* Who is *it*? To a reader *it* is tied to *animal*. Suppose that *it* carries a
 # vector $q$ that says what it is looking for, that each other word $s$ carries a vector $k_s$ that says what can be found there, and another,
-# $v_s$, that says what it has to tell. A **dot product** $q \cdot k_s$ measures how well the two fit: large when they point the same way,
+# $v_s$, that says what it has to offer. A **dot product** $q \cdot k_s$ measures how well the two fit: large when they point the same way,
 # 0 when they have nothing to do with each other, negative when they are opposed.
 #
 # By hand, with $q = (2, 2, 0, 0)$ and two words:
@@ -107,12 +107,12 @@ curves(
 # | animal | (1, 1, 0, 0) | 4 | 2 | 7.39 | 0.88 | (1, 0) |
 # | street | (0, 0, 1, 1) | 0 | 0 | 1 | 0.12 | (0, 1) |
 #
-# Fits become **shares** by the softmax: exp makes them positive, dividing by their sum 8.39 makes them add up to 1. The result is the mean of the
-# values by these shares, $0.88 \cdot (1, 0) + 0.12 \cdot (0, 1) = (0.88, 0.12)$: mostly *animal*, a little *street*. The halving is a division by
+# The softmax turns fits into **shares**: exp makes them positive, and dividing by their sum 8.39 makes them add up to 1. The result is the mean of the
+# values weighted by these shares, $0.88 \cdot (1, 0) + 0.12 \cdot (0, 1) = (0.88, 0.12)$: mostly *animal*, a little *street*. The halving is a division by
 # $\sqrt K = \sqrt 4$; section 3 says why.
 #
 # A Python dictionary does something similar: it compares a key with all its keys and returns the value of the one that is equal. What we
-# have here is a *soft* dictionary: every value is returned, each as far as its key fits. No step is a yes-or-no choice, so gradients flow
+# have here is a *soft* dictionary: every value is returned, each to the extent that its key fits. No step is a yes-or-no choice, so gradients flow
 # through all of it, and the vectors can *learn* to find each other. Hence the names: $q$ is the **query**, $k_s$ the **key**, $v_s$ the **value**, and
 #
 # $$\mathrm{attention}(q, K, V) = \sum_s \alpha_s v_s, \qquad \alpha_s = \frac{\exp(q \cdot k_s / \sqrt K)}{\sum_j \exp(q \cdot k_j / \sqrt K)} .$$
@@ -143,8 +143,8 @@ print(attend_one(it, keys, values))
 # ## 3. All questions at once (15 minutes)
 #
 # Every word has a question of its own. We could call `attend_one` in a loop over the queries $q_1, \dots, q_T$. But look at what the loop
-# does: no round needs the result of another. This is the difference from a recurrent network, whose step $t$ must wait for step $t - 1$. So
-# all rounds may run at once. And nothing has far to travel: in a recurrent network word 1 reaches word 100 through 99 steps, here through one. Put the queries into the rows of a matrix $Q$ (T, K), the keys into $\mathbf K$ (S, K), and one product holds every score:
+# does: no round needs the result of another. That is the difference from a recurrent network, whose step $t$ must wait for step $t - 1$. So
+# all rounds can run at once. And nothing has far to travel: in a recurrent network word 1 reaches word 100 through 99 steps, here in one. Put the queries into the rows of a matrix $Q$ (T, K), the keys into $\mathbf K$ (S, K), and one product holds every score:
 #
 # $$Q \mathbf K^\top: \quad (T, K) \cdot (K, S) \to (T, S), \qquad \text{row } t, \text{ column } s: \ q_t \cdot k_s .$$
 #
@@ -160,8 +160,8 @@ for K in widths:
     print(f"K = {K:4}: standard deviation of q·k {products.std():6.2f}, divided by √K {(products / K**0.5).std():.2f}")
 
 # %% [markdown]
-# Why should large scores harm? Because of the softmax. If one score leads by 20, it takes all the weight, and then nothing that moves a
-# little changes anything: the slope of a weight $w$ in its own score is $w (1 - w)$, which is 0 at both ends, where $w$ is 0 or 1. The softmax is
+# Why should large scores do harm? Because of the softmax. If one score leads by 20, it takes all the weight, and then small changes of the scores
+# change nothing: the slope of a weight $w$ in its own score is $w (1 - w)$, which is 0 at both ends, where $w$ is 0 or 1. The softmax is
 # **saturated**. By hand: scores 1 and 0 give $w = 0.73$ and a slope of 0.20; scores 10 and 0 give $w = 0.99995$ and a slope of 0.00005.
 #
 # The picture measures both on 16 random keys: how spread the weights are (their entropy, as a share of the largest possible, ln 16) and how large a
@@ -198,7 +198,7 @@ curves(
 print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f} unscaled")
 
 # %% [markdown]
-# With the division both stay where they are, at any width. Without it the weights of wide heads are one-hot before training has even begun,
+# With the division both stay the same at any width. Without it the weights of wide heads are one-hot before training has even begun,
 # and most of the gradient is gone. Note what is divided: the width that the dot product sums over. The number of keys, the width of the
 # values and the width of the model have nothing to do with it.
 
@@ -216,7 +216,7 @@ print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: questions that come here.** *Why a softmax and not a division by the sum?* Scores may be negative, and the sum may be 0.
-# *Why is the division by √K not learned?* It could be (QK-norm with a learned scale does so); a fixed root costs nothing and is right at birth, when it matters.
+# *Why is the division by √K not learned?* It could be (QK-norm with a learned scale does so); a fixed root costs nothing and is right at initialisation, when it matters.
 # *Where do queries, keys and values come from?* From section 5 on, from the tokens themselves; until then they are given, on purpose. Ask for the shapes of
 # everything before anybody writes code, with T, S and K all different: then many a mistake shows in a shape.
 
@@ -235,16 +235,16 @@ print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f
 # | score set to 0 | 0.79, 0.11, 0.11 | 0.89, for exp(0) = 1 is not nothing |
 # | score set to $-\infty$ | **0.88, 0.12, 0** | **1**, for exp(-∞) = 0 |
 #
-# Two traps lie in wait. The first: exp(89) no longer fits a 32-bit float. Subtracting the row's largest visible score from the whole row changes
+# There are two traps. The first: exp(89) no longer fits into a 32-bit float. Subtracting the row's largest visible score from the whole row changes
 # no weight (numerator and denominator shrink alike) and leaves nothing above exp(0) = 1. The second: a row with *every* key hidden is 0 / 0 = NaN,
-# and a single NaN spreads through the next layers to the whole loss. Such rows are real, padding makes them. They get zeros.
+# and a single NaN spreads through the next layers to the whole loss. Such rows do occur: padding makes them. They get zeros.
 
 # %% [markdown]
 # **Exercise.** A softmax with a mask.
 #
 # <details><summary>Hint 1</summary>`masked_fill(where, value)` returns a copy with a value filled in; the mask says where one <em>may</em> look, so fill the opposite.</details>
 # <details><summary>Hint 2</summary>After filling, `softmax(dim=-1)` is right for every row that sees at least one key, shift and all. What does it give for the others?</details>
-# <details><summary>Hint 3</summary>Either turn those rows' NaN into 0 at the end, or take exp, sum and divide yourself, taking care that no empty row divides by 0.</details>
+# <details><summary>Hint 3</summary>Either turn the NaN of those rows into 0 at the end, or compute exp, sum and quotient yourself, and make sure that no empty row divides by 0.</details>
 
 # %% exercise="attention.masked_softmax"
 # from: tinytrans.nn.attention.masked_softmax
@@ -252,7 +252,7 @@ print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f
 # %% question="masks.before_softmax"
 
 # %% [markdown]
-# **Exercise.** Scores and softmax together make the *attention matrix*: row $t$ says how query $t$ shares itself out.
+# **Exercise.** Scores and softmax together make the *attention matrix*: row $t$ says how query $t$ divides its attention.
 #
 # <details><summary>Hint 1</summary>You have written both parts.</details>
 # <details><summary>Hint 2</summary>The mask belongs to the softmax.</details>
@@ -267,14 +267,14 @@ print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f
 # $$\mathrm{Attention}(Q, \mathbf K, V) = \mathrm{softmax}\!\left(\frac{Q \mathbf K^\top}{\sqrt K}\right) V .$$
 #
 # <details><summary>Hint 1</summary>(T, S) times (S, d_v) is (T, d_v): each output is a mean of the rows of V.</details>
-# <details><summary>Hint 2</summary>Hand the mask on to where it acts.</details>
+# <details><summary>Hint 2</summary>Pass the mask on to where it acts.</details>
 # <details><summary>Hint 3</summary>The attention matrix, then `@`.</details>
 
 # %% exercise="attention.attend"
 # from: tinytrans.nn.attention.attend
 
 # %% [markdown]
-# The loop and the matrices must agree, and do they take the same time?
+# The loop and the matrices should agree. Do they also take the same time?
 
 # %%
 queries, keys, values = torch.randn(512, 32), torch.randn(512, 32), torch.randn(512, 24)
@@ -291,7 +291,7 @@ print(f"512 queries: loop {1e3 * (middle - start):.1f} ms, matrices {1e3 * (end 
 #
 # Where do queries, keys and values come from? In **self-attention** all three from the same sequence $x$. The simplest way is to take the tokens
 # themselves for all three. Even that does something remarkable. Let the first entry of a vector mean *water* and the second *money*:
-# river = (2, 0), loan = (0, 2), and bank = (1, 1), for it may be either. By hand, for *bank* in *river bank*: its score is $(1, 1) \cdot (2, 0) = 2$ with
+# river = (2, 0), loan = (0, 2), and bank = (1, 1), because it may mean either. By hand, for *bank* in *river bank*: its score is $(1, 1) \cdot (2, 0) = 2$ with
 # *river* and $(1, 1) \cdot (1, 1) = 2$ with itself. Equal scores, equal shares: $\tfrac12 (2, 0) + \tfrac12 (1, 1) = (1.5, 0.5)$.
 
 # %%
@@ -301,15 +301,15 @@ for other, name in ((river, "river"), (loan, "loan")):
     print(f"bank beside {name:5}: {attend(x, x, x)[1].tolist()}")
 
 # %% [markdown]
-# The same token, two vectors: *bank* at the river is watery, beside the loan it is money. One embedding holds all the meanings of a word, and
-# attention turns it toward the one that the neighbours call for.
+# The same token, two vectors: beside *river*, *bank* is watery; beside *loan* it is about money. One embedding holds all the meanings of a word, and
+# attention turns it toward the one that its neighbours suggest.
 #
-# Without weights, though, there is not much freedom. $x_i \cdot x_j = x_j \cdot x_i$: whoever interests me is interested in me to the same degree, and a token mostly
+# Without weights, though, there is not much freedom. $x_i \cdot x_j = x_j \cdot x_i$: whatever interests me is interested in me to the same degree, and a token mostly
 # fits itself. So each token gets three learned views:
 #
 # - $x W_Q$, the **query**: *what am I looking for?*
 # - $x W_K$, the **key**: *what can I be found by?*
-# - $x W_V$, the **value**: *what do I tell those who found me?*
+# - $x W_V$, the **value**: *what do I tell those who find me?*
 #
 # $W_Q$ and $W_K$ have the shape (D, K), since queries and keys must meet in one space; $W_V$ is (D, $d_v$), of any width. They are the same for every
 # token and learned like all weights. Scores become $x_i W_Q W_K^\top x_j^\top$, which need not be symmetric.
@@ -319,7 +319,7 @@ for other, name in ((river, "river"), (loan, "loan")):
 #
 # <details><summary>Hint 1</summary>Tokens are rows, so a view of all of them is x times a matrix.</details>
 # <details><summary>Hint 2</summary>Three views, then the function that you have.</details>
-# <details><summary>Hint 3</summary>Take care that the mask travels along.</details>
+# <details><summary>Hint 3</summary>Do not forget to pass the mask on.</details>
 
 # %% exercise="attention.self_attend"
 # from: tinytrans.nn.attention.self_attend
@@ -341,11 +341,11 @@ print(
 # %% [markdown]
 # ## 6. The future (15 minutes)
 #
-# A language model learns to predict the next token at *every* position at once: from *once*, *upon*; from *once upon*, *a*. That is the great gain over
+# A language model learns to predict the next token at *every* position at once: after *once*, *upon*; after *once upon*, *a*. That is the great advantage over
 # the recurrent network: all T predictions of a text come from one pass. But the answer to position $t$, token $t + 1$, stands right there in the
-# input, and self-attention sees it. This is **label leakage**. The model need not learn language, it only has to look one place to the right.
+# input, and self-attention sees it. This is **label leakage**. The model need not learn any language; it only has to look one place to the right.
 #
-# The cure is a mask: a query sees itself and what stands before it. With three tokens:
+# The cure is a mask: a query sees itself and what comes before it. With three tokens:
 #
 # | | the | cat | sat |
 # |---|---|---|---|
@@ -451,7 +451,7 @@ curves(
 )
 
 # %% [markdown]
-# Without the mask the loss drops to almost nothing (in quick mode the run is too short for that). A breakthrough? Ask both models what we want of a language model: given the beginning of
+# Without the mask the loss drops to almost nothing (in quick mode the run is too short for that). A breakthrough? Let us ask both models what we want from a language model: given the beginning of
 # a story *and nothing else*, which word comes next? And let both write.
 
 
@@ -482,8 +482,8 @@ for name, model, masked in (("with the mask", honest, True), ("without", cheat, 
     )
 
 # %% [markdown]
-# The cheat has learned to copy from the right. When there is no right, it has nothing. Remember the picture: **a loss that is too good is the most
-# common face of a leak.** It pays to test for it directly. Change the future, and the past must not move, not even in the last bit:
+# The cheat has learned to copy from the right. When there is nothing to its right, it is helpless. Remember the picture: **a loss that is too good is the most
+# common sign of a leak.** It pays to test for leaks directly. Change the future, and the past must not move, not even in the last bit:
 
 # %%
 changed = test[:8, :T].clone()
@@ -521,8 +521,8 @@ weights, _ = rounds_of(honest, test[:1, :shown])[0]
 look_around(weights[0], [words[i] for i in test[0, :shown]], title="first round, unseen story")
 
 # %% [markdown]
-# And one token's several meanings, in numbers. Take all the places where *the* stands in the unseen stories. Its embedding is the same
-# everywhere. What attention hands to it depends on the company: we compare pairs of *the* that follow the same word (*in the*, *in the*) with pairs that follow
+# Now the several meanings of one token, in numbers. Take all the places where *the* stands in the unseen stories. Its embedding is the same
+# everywhere. What attention adds to it depends on its company: we compare pairs of *the* that follow the same word (*in the*, *in the*) with pairs that follow
 # different ones (*in the*, *was the*). A cosine of 1 means the same direction.
 
 # %%
@@ -539,7 +539,7 @@ for n, (_, handed) in enumerate(rounds_of(honest, test[:, :T]), start=1):
     )
 
 # %% [markdown]
-# After its training one word has become many: what the second round hands to *the* is nearly the same after the same word, and nearly unrelated after another.
+# After training, one word has become many: what the second round adds to *the* is nearly the same after the same word, and nearly unrelated after different ones.
 # (In quick mode there was too little training for that.)
 
 # %% question="attention.query_source"
@@ -581,7 +581,7 @@ for name, mask in (("with the mask", padding(torch.tensor([3]), 5)), ("without",
 
 # %% [markdown]
 # **A sliding window** lets each query see only itself and the width - 1 positions before it. Then the cost of a text grows with T times the width and no longer with T².
-# (In an encoder the window reaches to both sides, say 15 words to the left and 15 to the right.) Is the far past lost? Not quite: layers are stacked. What position 0 told position 2 in the first layer, position 2 can tell position 4 in the second.
+# (In an encoder the window reaches to both sides, say 15 words to the left and 15 to the right.) Is the far past lost? Not quite, because layers are stacked: what position 0 told position 2 in the first layer, position 2 can tell position 4 in the second.
 #
 # **Exercises.** The window, and all three together.
 #
@@ -607,14 +607,14 @@ heat_maps(
 )
 
 # %% [markdown]
-# Two layers with a window of 3 reach 5 positions; in general L layers of width w reach $L (w - 1) + 1$. And see the last rows of the rightmost mask: they belong
+# Two layers with a window of 3 reach 5 positions; in general L layers of width w reach $L (w - 1) + 1$. Look at the last rows of the rightmost mask, too: they belong
 # to padding, and look at real tokens only.
 #
 # ## 8. One sequence looks at another (5 minutes)
 #
-# A decoder that translates asks the source: it *crosses* over. Only one thing changes: **queries come from x, keys and values from the memory**, which is what the
-# encoder has made of the source. The attention matrix is T by S, and no longer square. The source is there in full from the start, so no causal
-# mask lies over it; its padding must be hidden.
+# A decoder that translates asks the source: attention *crosses* from one sequence to the other. Only one thing changes: **queries come from x, keys and values from the memory**, which is what the
+# encoder has made of the source. The attention matrix is T by S, and no longer square. The whole source is there from the start, so it needs no causal
+# mask; its padding must be hidden.
 #
 # | | query from | key, value from | mask |
 # |---|---|---|---|
@@ -656,7 +656,7 @@ heat_map(
 #
 # Two products do the work: $Q \mathbf K^\top$ and weights times $V$. A product of (a, b) and (b, c) has a·c results, each of b multiplications and b additions: 2abc
 # operations. By hand, for T = S = 1024 and K = $d_v$ = 64: $2 \cdot 1024^2 \cdot 64 \cdot 2 = 268{,}435{,}456$, for one head of one layer. And the attention matrices of 12 heads take
-# $12 \cdot 1024^2 \cdot 4$ bytes = 48 MiB. Twice the text is four times of both.
+# $12 \cdot 1024^2 \cdot 4$ bytes = 48 MiB. A text twice as long takes four times as much of both.
 
 # %% [markdown]
 # **Exercises.** Count operations and bytes.
@@ -710,10 +710,10 @@ curves(
 )
 
 # %% [markdown]
-# On double-logarithmic paper T² is a line twice as steep as T. Where the line of attention bends upwards, its matrix has outgrown the processor's cache: from there on
-# memory sets the pace, and the GFLOP/s fall. Attention does more arithmetic, and on a long text it pays for that. But all of its arithmetic may run
-# at once, while the RNN takes T steps that wait for each other. On a GPU that decides the matter for most lengths that one trains on: more operations, less time. On a
-# CPU you may see the lines meet. The T² itself has been attacked, too: by windows (section 7), and by tiles and a softmax that never store the matrix (Dao et al. 2022).
+# With both axes logarithmic, T² is a line twice as steep as T. Where the line of attention bends upwards, its matrix has outgrown the processor's cache: from there on
+# memory sets the pace, and the GFLOP/s fall. Attention does more arithmetic, and on a long text it pays for that. But all of its arithmetic can run
+# at once, while the RNN takes T steps that wait for each other. On a GPU that settles the matter for most lengths that one trains on: more operations, less time. On a
+# CPU you may see the lines cross. The T² itself has been attacked, too: windows (section 7) reduce it, and kernels that work tile by tile never store the matrix (Dao et al. 2022).
 #
 # ## 10. What to watch out for
 #
@@ -738,10 +738,10 @@ curves(
 # %% [markdown]
 # ## What was simplified
 #
-# - There was one head. Lesson 05 gives the model several, each with its own matrices.
-# - The rounds here have no feed-forward layer (06), and their residuals and norms were borrowed (07), as were the positions (08).
-# - The words were whole words; real models read tokens, pieces of words.
-# - The measured attention stores the whole matrix; fused kernels never do.
+# - There is only one head. Lesson 05 gives the model several, each with its own matrices.
+# - The rounds here have no feed-forward layer (06), and their residuals and norms are borrowed (07), as are the positions (08).
+# - The words are whole words; real models read tokens, pieces of words.
+# - The attention that we timed stores the whole matrix; fused kernels never do.
 #
 # ## Where this lives in tinytrans
 #

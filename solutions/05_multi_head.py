@@ -2,7 +2,7 @@
 # # 05 · Many heads
 #
 # One head of attention gives each token one set of weights: one answer to *whom do I listen to?* A word often needs several answers at
-# once. This lesson gives it several heads, at no extra cost, and then looks at what they do with their freedom.
+# once. This lesson gives it several heads, at no extra cost, and then looks at what they do with them.
 #
 # **You will be able to**
 #
@@ -17,7 +17,7 @@
 # block around this layer) and 10 (the cache, which is why keys and values are shared).
 #
 # **Time** about 90 minutes: two questions, one softmax 10, cutting the width 15, a softmax per head 10, the whole layer 15, how many heads 5,
-# counting 5, a look inside 15, break it 5, sharing 10. The notebook computes for one to two minutes in all on one core. A GPU changes nothing that matters: the models are tiny.
+# counting 5, a look inside 15, break it 5, sharing 10. All cells together run for one to two minutes on one CPU core. A GPU changes nothing that matters: the models are tiny.
 #
 # **Letters** B sequences in a batch, T queries, S keys, D width of a token (the papers' $d$), H heads (the papers' $h$), K = D / H width of a head,
 # G heads of keys and values.
@@ -59,8 +59,8 @@ print("quick mode: trained results will be poor" if quick else "full mode")
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: planning.** Sections 2 to 4 are one piece, 40 minutes, and should not be cut. In 60 minutes leave out sections 5 and 9 (9 is used nowhere
-# else but in the key-value cache of lesson 10). Section 7 trains a model: start it before the break. Who comes without lesson 04 can use the library's
-# `attend`; what they must know is that True in a mask means *may look*.
+# else but in the key-value cache of lesson 10). Section 7 trains a model: start it before the break. Those who come without lesson 04 can use the library's
+# `attend`; all they must know is that True in a mask means *may look*.
 
 # %% [markdown]
 # ## 1. Two questions, one softmax (10 minutes)
@@ -78,10 +78,10 @@ print("quick mode: trained results will be poor" if quick else "full mode")
 # Somebody wants to know both digits. The query has to fit red *and* blue, so both keys get the weight ½, and the result is the digit
 # $\tfrac12 \cdot 3 + \tfrac12 \cdot 7 = 5$. Now take the text `red 7`, `blue 3`: again 5. What stood where is gone, and nothing that comes afterwards can bring it back.
 #
-# Unequal weights are hardly a way out. With ⅔ on red, the mean leans towards the red digit, but whoever wants the blue one must now read the *smaller* part of a mixture, and a linear layer finds the larger one first. Is it really that bad? Let us measure it.
+# Unequal weights are hardly a way out. With ⅔ on red, the mean leans towards the red digit, but to get the blue one you must now read the *smaller* part of a mixture, and a linear layer finds the larger one first. Is it really that bad? Let us measure it.
 #
-# **The task.** A text has 8 items, each a tag and a digit (its vector is the sum of the two embeddings). The query names two tags out of 12. Wanted are the
-# digit at the first tag and the digit at the second. The model is one attention layer and one linear layer that reads the answers.
+# **The task.** A text has 8 items, each a tag and a digit (its vector is the sum of the two embeddings). There are 12 different tags; the query names two of those in the text. Wanted are the
+# digit at the first tag and the digit at the second. The model is one attention layer and one linear layer that reads off the answers.
 
 # %%
 TAGS, DIGITS, ITEMS = 12, 10, 8
@@ -144,25 +144,25 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 
 # %% [markdown]
 # About 55 %, and that number can be *derived*. An even mean tells which two digits are there, but not which belongs to which tag. When they are equal, in 1 text out of 10,
-# that is enough. Otherwise the model must guess between two: $\tfrac1{10} \cdot 1 + \tfrac9{10} \cdot \tfrac12 = 0.55$, and both are right in about 1 text out of 10. (Uneven weights buy the learned model another percent or so.) This is no lack of training, and no lack of numbers either: with twice the width
-# and more than twice the steps we measured the same. What would help is a second layer of attention, or a deep network behind that takes mixtures apart. Two looks are simpler.
+# that is enough. Otherwise the model must guess between two: $\tfrac1{10} \cdot 1 + \tfrac9{10} \cdot \tfrac12 = 0.55$, and both are right in about 1 text out of 10. (Uneven weights buy the learned model another percent or so.) More training does not help, and neither do more numbers: with twice the width
+# and more than twice the steps we measured the same. What would help is a second layer of attention, or a deep network behind it that takes mixtures apart. Two looks are simpler.
 #
 # ## 2. Cutting the width (15 minutes)
 #
-# So let us look $H$ times. Each **head** $i$ gets matrices of its own and does on its own what lesson 04 did:
+# So let us look $H$ times. Each **head** $i$ gets its own matrices and does by itself what lesson 04 did:
 #
 # $$\mathrm{head}_i = \mathrm{softmax}\!\left(\frac{Q_i K_i^\top}{\sqrt{d/h}}\right) V_i, \qquad Q_i = X W_Q^i, \quad K_i = X W_K^i, \quad V_i = X W_V^i .$$
 #
-# (A mask hides keys in every head alike; papers write it as $+ M$ under the softmax, with $M$ = 0 or $-\infty$.) If each head were as wide as the model, $h$ heads would cost $h$ times as much. So they share out the width: $W_Q^i, W_K^i, W_V^i$ have the shape $(d, d/h)$ where the single head's had
-# $(d, d)$. Note what is *not* cut: each head reads all $d$ numbers of a token, and makes its own $d/h$ out of them. The heads' findings, $h$ vectors of width $d/h$, are **concatenated**, which
-# gives the width $d$ again, and multiplied by a last matrix $W_O$, which lets the findings of different heads meet:
+# (A mask hides keys in every head alike; papers write it as $+ M$ under the softmax, with $M$ = 0 or $-\infty$.) If each head were as wide as the model, $h$ heads would cost $h$ times as much. So they divide the width among themselves: $W_Q^i, W_K^i, W_V^i$ have the shape $(d, d/h)$ where the single head's had
+# $(d, d)$. Note what is *not* cut: each head reads all $d$ numbers of a token, and makes its own $d/h$ out of them. What the heads have found, $h$ vectors of width $d/h$, is **concatenated**, which
+# gives the width $d$ again, and multiplied by a last matrix $W_O$, in which the findings of different heads meet:
 #
 # $$\mathrm{MHA}(X) = [\, \mathrm{head}_1 \mid \dots \mid \mathrm{head}_h \,]\, W_O .$$
 #
 # Mind the root: some notes write $\sqrt d$ here. The dot product sums over the width of a *head*, so lesson 04's argument gives $\sqrt{d/h}$; section 8 shows what the other root does.
 #
 # $h$ small products would be slow. But $X W_Q^1, \dots, X W_Q^h$ side by side are just $X$ times the matrices side by side, $X [\, W_Q^1 \mid \dots \mid W_Q^h \,] = X W_Q$: one product with one $(d, d)$ matrix as before, whose
-# *result* is cut into $h$ blocks of columns. Cutting the width, that is all there is to it, and it is where most of the accidents happen.
+# *result* is cut into $h$ blocks of columns. Cutting the width is all there is to it, and it is where most of the accidents happen.
 #
 # By hand: two tokens of width 4, two heads of width 2.
 #
@@ -172,13 +172,13 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 # | token 1 | 4 | 5 | 6 | 7 |
 #
 # Head 0 is the table `[[0, 1], [4, 5]]`, head 1 is `[[2, 3], [6, 7]]`. In memory the numbers lie in the order 0 1 2 3 4 5 6 7. Reading them straight into the shape (2 heads, 2 tokens, 2) would
-# give head 0 `[[0, 1], [2, 3]]`: token 0 twice, and never token 1. The shape is right and no error comes. That is the accident.
+# give head 0 `[[0, 1], [2, 3]]`: token 0 twice, and token 1 never. The shape is right and there is no error. That is the accident.
 
 # %% [markdown]
 # **Exercise.** Cut the width into heads. The heads go in front of the tokens, so that the last two axes are a (T, K) matrix for each head, and one `@` serves them all.
 #
 # <details><summary>Hint 1</summary>Two steps: first the last axis becomes two, then two axes change places.</details>
-# <details><summary>Hint 2</summary>Of the two new axes the head is the outer one: (…, H, K), for a head is a block of neighbours.</details>
+# <details><summary>Hint 2</summary>Of the two new axes the head is the outer one: (…, H, K), because a head is a block of neighbouring numbers.</details>
 # <details><summary>Hint 3</summary>After the first step you have (B, T, H, K). Compare with what is asked for: which two axes swap? And check at the start that H divides D.</details>
 
 # %% exercise="heads.split_heads"
@@ -199,7 +199,7 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 # %% [markdown]
 # ## 3. A softmax for each head (10 minutes)
 #
-# Within a head all is as in lesson 04: scores $q \cdot k / \sqrt K$, hidden keys at $-\infty$, softmax over the keys. All heads run at once, since axes in front of the last two are a batch to `@`.
+# Within a head everything is as in lesson 04: scores $q \cdot k / \sqrt K$, hidden keys at $-\infty$, softmax over the keys. All heads run at once, since axes in front of the last two are a batch to `@`.
 #
 # One detail is new: **the mask's axes**. The scores are (B, H, T, S). A causal mask is (T, S), and broadcasting aligns shapes from the right: it fits. The mask of a padded batch is (B, 1, S), one for each sequence,
 # and aligned from the right its B lands on the *heads*:
@@ -210,7 +210,7 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 # | mask, as it is | | B | 1 | S |
 # | mask, as it should be | B | 1 | 1 | S |
 #
-# With B = 3 and H = 4 that is an error, and errors are kind. With B = H it runs, and hides the padding of sequence 0 in head 0 of all sequences.
+# With B = 3 and H = 4 that is an error, and errors are kind. With B = H it runs, and head 0 of every sequence hides the padding of sequence 0.
 
 # %% [markdown]
 # **Exercise.** Every head's attention matrix.
@@ -242,9 +242,9 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 #
 # Concatenated: $(3.003, 0 \mid 6.997, 0)$. Both digits, each in its place.
 #
-# **Three inputs.** In a decoder all three views are made of the same $x$. In cross-attention queries come from one sequence, keys and values from another. And keys and values may differ too. So the
-# layer takes `query`, `key` and `value` separately, as torch's does: `multi_head_attention(x, x, x, ...)` is self-attention, `(x, memory, memory, ...)` cross-attention. S is then any length, and key and value inputs may have any width,
-# for $W_K$ and $W_V$ bring them to the common one.
+# **Three inputs.** In a decoder all three views are made from the same $x$. In cross-attention queries come from one sequence, keys and values from another. And keys and values may differ, too. So the
+# layer takes `query`, `key` and `value` separately, as torch's does: `multi_head_attention(x, x, x, ...)` is self-attention, `(x, memory, memory, ...)` cross-attention. S can then be any length, and the key and value inputs can have any width,
+# because $W_K$ and $W_V$ bring them to the common one.
 
 # %% [markdown]
 # **Exercise.** Multi-head attention from its matrices.
@@ -274,7 +274,7 @@ for H in (2, 1):
 #
 # ### The weights of torch's layer in your function
 #
-# Is it the real thing? `nn.MultiheadAttention` is the layer that PyTorch's own transformers, and many others, are made of. Its four matrices, put into your function, must give its outputs. Three differences in how it keeps house:
+# Is it the real thing? `nn.MultiheadAttention` is the layer that PyTorch's own transformers, and many others, are made of. Its four matrices, put into your function, must give its outputs. It stores things differently in three ways:
 #
 # - $W_Q$, $W_K$, $W_V$ are stacked in one `in_proj_weight` (3 D, D), and transposed, as in every `nn.Linear`;
 # - in its masks True means *hidden*, so ours goes in as `~mask`;
@@ -306,7 +306,7 @@ print(
 )
 
 # %% [markdown]
-# Equal up to rounding, in every head. (Left to itself, torch's layer returns the *mean* of the heads' weights: `average_attn_weights=True`. Many published pictures of *the* attention are such means, which hide just what this lesson is about.)
+# Equal up to rounding, in every head. (Left to itself, torch's layer returns the *mean* of the heads' weights: `average_attn_weights=True`. Many published pictures of *the* attention are such means, which hide exactly what this lesson is about.)
 #
 # ## 5. How many heads? (5 minutes)
 #
@@ -334,14 +334,14 @@ curves(
 # %% [markdown]
 # Two effects meet here.
 #
-# - **Ensembling.** From one head to two the error vanishes. Several independent looks replace one compromise. And they *add up*: cut $W_O$ into blocks of rows as the concatenation is cut into heads, and
+# - **Ensembling.** With two heads instead of one the error vanishes. Several independent looks replace one compromise. And they *add up*: cut $W_O$ into blocks of rows as the concatenation is cut into heads, and
 #   $[\, \mathrm{head}_1 \mid \dots \mid \mathrm{head}_h \,] W_O = \sum_i \mathrm{head}_i W_O^i$. Each head contributes a vector of its own to the sum, as the members of an ensemble do.
 # - **The bottleneck.** A head's scores are $x\, W_Q^i W_K^{i\top} x'^\top$, and the matrix in the middle has rank $d/h$ at most. Heads of width 1 can only order all tags along one line, and a query can ask for one end of it or the other, never for the
-#   middle. Together, 32 such heads still do a lot, but they stop short of what two good ones do (about 90 % of the digits in a full run).
+#   middle. Together, 32 such heads still achieve a lot, but less than two good ones (about 90 % of the digits in a full run).
 #
-# Between the two ends there is a broad plain, and models live on it: heads of width 64 to 128 nearly everywhere, more of them as models get wider.
+# Between these two ends lies a wide range in which the number of heads hardly matters, and models stay within it: nearly all have heads of width 64 to 128, and more of them as they get wider.
 #
-# If heads are an ensemble, then one may fall silent. We silence each head in turn, by zeroing its rows of $W_O$, without any new training:
+# If heads are an ensemble, it should survive the loss of one. We silence each head in turn, by zeroing its rows of $W_O$, without any further training:
 
 
 # %%
@@ -360,7 +360,7 @@ for H in (2, 4, 8):
     print(f"{H} heads, one of them silent: {min(shares):.0%} right at worst, {max(shares):.0%} at best")
 
 # %% [markdown]
-# With two heads each has one of the questions: silence one, and its question is answered by guessing, which gives $(1 + 0.1) / 2 = 55$ %. Four or eight have shared the questions out among several, and a silent one is hardly missed.
+# With two heads each has one of the questions: silence one, and its question is answered by guessing, which gives $(1 + 0.1) / 2 = 55$ %. Four or eight heads have divided the questions among several, and a silent one is hardly missed.
 
 # %% question="heads.why_narrow"
 
@@ -371,7 +371,7 @@ for H in (2, 4, 8):
 #
 # $$3 d^2 + d^2 = 4 d^2 .$$
 #
-# Neither the number of heads is in it, nor the length of the text: the same matrices are applied to each token. By hand, for $d = 512$: $4 \cdot 512^2 = 1{,}048{,}576$. A bias for each output adds $4d = 2048$.
+# Neither the number of heads nor the length of the text appears in it: the same matrices are applied to each token. By hand, for $d = 512$: $4 \cdot 512^2 = 1{,}048{,}576$. A bias for each output adds $4d = 2048$.
 #
 # Where heads of keys and values are shared (section 9), there are only G of them, and $W_K$ and $W_V$ have $G \cdot d/h$ columns.
 
@@ -397,7 +397,7 @@ for H in (1, 8, 64):
 # %% [markdown]
 # ## 7. A look inside (15 minutes)
 #
-# What do heads do with their freedom when nobody tells them? We train lesson 04's small language model on the course's stories, word by word, with your layer: two rounds of four heads. (The residual `x +` and
+# What do heads do when nobody tells them what to do? We train lesson 04's small language model on the course's stories, word by word, with your layer: two rounds of four heads. (The residual `x +` and
 # the norms come from lesson 07, the position table from 08.)
 
 
@@ -502,8 +502,8 @@ for n, heads in enumerate(pictured):
         display(heat_maps({f"round {n + 1}, head {h}": heads[h] for h in (pair, pair + 1)}, shown, shown))
 
 # %% [markdown]
-# Pictures seduce, and one story proves little. So let us ask a precise question of all unseen stories: **how many times more weight does a head give to some kind of word than an even look would?** The stories come with their facts, so we know
-# which words are names, animals, colours, things. 1 means that the head does not care; the last column lists the words that it likes best. (We start at the eighth word, as before that there is little to choose from.)
+# Pictures can mislead, and one story proves little. So let us ask a precise question about all unseen stories: **how many times more weight does a head give to some kind of word than an even look would?** The stories come with their facts, so we know
+# which words are names, animals, colours, things. 1 means that the head does not care; the last column lists its favourite words. (We start at the eighth word, because before that there is little to choose from.)
 
 # %%
 FACTS = {
@@ -572,7 +572,7 @@ look_at_heads(opening, [words[i] for i in test[1, :20]], "round 2")
 # %% [markdown]
 # ### Which heads matter?
 #
-# A head that looks important need not be, and one that looks dull may be needed. The test is to silence it and see what becomes of the loss: of all next words, and of those of one kind.
+# A head that looks important need not be, and one that looks dull may be needed. The test is to silence it and see what happens to the loss: over all next words, and over those of one kind.
 
 
 # %%
@@ -600,10 +600,10 @@ for n in range(ROUNDS):
         print(f"{name:16}" + "".join(f"{cost[at].mean().item():9.2f}" for at in targets.values()))
 
 # %% [markdown]
-# **Now** the heads have jobs. In our run, without head 0 of round 1 the model forgets which *animal* the story is about; without head 2 it forgets the *place*; without head 3 the *names*: the loss on those words jumps by about 2, while on all words together it rises by 0.2 to 0.4. Nobody gave out
-# these jobs. The heads began as random numbers, and the gradient divided the work. Compare with the table of looks: the head without which places are lost gives places hardly more than an even share. Where a head looks is no safe sign of what it is for.
+# **Now** the heads have jobs. In our run, without head 0 of round 1 the model forgets which *animal* the story is about; without head 2 it forgets the *place*; without head 3 the *names*: the loss on those words jumps by about 2, while on all words together it rises by 0.2 to 0.4. Nobody assigned
+# these jobs. The heads began as random numbers, and the gradient divided the work. Compare with the table of looks: the head without which places are lost gives places hardly more than an even share. Where a head looks is not a reliable sign of what it is for.
 #
-# Two more things to see. Silencing the four heads of round 1 together costs about 2.0, twice what their single costs add up to: to a part they stand in for each other, as an ensemble does. And in round 2 no head is indispensable.
+# Two more things are worth seeing. Silencing the four heads of round 1 together costs about 2.0, twice the sum of their single costs: in part they stand in for each other, as an ensemble does. And in round 2 no head is indispensable.
 # In large models, too, many heads can be removed one at a time with hardly any loss (Michel et al. 2019), and those that can't are often the specialised ones (Voita et al. 2019).
 
 # %% [markdown] tags=["instructor"]
@@ -662,7 +662,7 @@ reader.look = multi_head_attention
 
 # %% [markdown]
 # The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.81 instead of 0.65). (A model that is *trained* with the wrong root can make its $W_Q$ larger: after 200 steps we measured a loss of 1.55 against 1.52. That is why this mistake survives in so much published code, until somebody loads weights
-# from elsewhere.) The others destroy the trained model. But what if one *trains* with them? To see what each layer is able to do at all, we change one token of the input at a time and note which outputs move, under a causal mask:
+# from elsewhere.) The others destroy the trained model. But what if one *trains* with them? To see what each layer can do at all, we change one input token at a time and note which outputs move, under a causal mask:
 
 
 # %%
@@ -692,7 +692,7 @@ heat_maps(
 # When text is generated (lesson 10), the keys and values of all earlier tokens are kept, so that they need not be computed again. By hand, for a model of 32 layers and 32 heads of width 128, 4096 tokens, two bytes a number: $2 \cdot 32 \cdot 32 \cdot 128 \cdot 4096 \cdot 2$ bytes $= 2$ GiB for one
 # conversation, all of which is read for each new token. Most of the waiting is this reading.
 #
-# Queries are made fresh and cost no memory. So let several heads of queries share one head of keys and values:
+# Queries are computed anew for each token and need not be kept. So let several heads of queries share one head of keys and values:
 #
 # | | key/value heads | kept, in this example |
 # |---|---|---|
@@ -700,14 +700,14 @@ heat_maps(
 # | **grouped-query** attention (Ainslie et al. 2023) | G = 8 | 512 MiB |
 # | **multi-query** attention (Shazeer 2019) | G = 1 | 64 MiB |
 #
-# Each head of queries still has a softmax of its own, so two questions still get two answers. What the heads of a group lose is that they search among the same keys. Which heads share? Neighbours: with H = 4 and G = 2, heads 0 and 1 share the first, heads 2 and 3 the second.
+# Each head of queries still has a softmax of its own, so two questions still get two answers. What the heads of a group give up is keys of their own: they all search among the same ones. Which heads share? Neighbours: with H = 4 and G = 2, heads 0 and 1 share the first, heads 2 and 3 the second.
 
 # %% [markdown]
 # **Exercises.** Hand the keys out, then build the layer.
 #
 # <details><summary>Hint 1</summary>`repeat_kv`: each head H / G times, copies next to each other. torch has `repeat` and `repeat_interleave`: which one gives 0, 0, 1, 1?</details>
 # <details><summary>Hint 2</summary>`grouped_attention`: queries are split into H heads, keys and values into G. All have the same width K.</details>
-# <details><summary>Hint 3</summary>Once keys and values are handed out, nothing is new: the rest is as in `multi_head_attention`.</details>
+# <details><summary>Hint 3</summary>Once keys and values are handed out, there is nothing new: the rest is as in `multi_head_attention`.</details>
 
 # %% exercise="heads.repeat_kv"
 # from: tinytrans.nn.heads.repeat_kv
@@ -735,8 +735,8 @@ for G in (8, 4, 2, 1):
 # |---|---|
 # | right shapes, wrong numbers | `view` or `reshape` straight into (B, H, T, K): cut, then swap |
 # | future leaks although the mask is right | the merge: heads swapped back before joining? |
-# | weights from elsewhere load, and the model is a little worse than promised | the root: of K, not of D; the order of blocks in the fused matrix |
-# | weights from elsewhere load, and the model talks nonsense | transposed matrices; key/value heads tiled 0, 1, 0, 1 instead of 0, 0, 1, 1 |
+# | published weights load, and the model is a little worse than promised | the root: of K, not of D; the order of blocks in the fused matrix |
+# | published weights load, and the model talks nonsense | transposed matrices; key/value heads tiled 0, 1, 0, 1 instead of 0, 0, 1, 1 |
 # | padding is seen in some heads | the mask's axis for the heads |
 # | everything works until B = H, or never did unless T = S | a shape that was right by accident: test with sizes that all differ |
 # | more heads do not help | K: heads of 8 or fewer numbers can tell few keys apart |
@@ -751,10 +751,10 @@ for G in (8, 4, 2, 1):
 # %% [markdown]
 # ## What was simplified
 #
-# - Positions were a learned table (08); in today's models queries and keys are rotated in every head before they meet.
+# - Positions are a learned table here (08); in today's models queries and keys are rotated in every head before they meet.
 # - No dropout on the weights, and no biases but torch's.
-# - Values were as wide as queries and keys. They need not be.
-# - The tasks are small. That heads specialise is seen in large models too, but most of their heads have no such simple name.
+# - Values are as wide as queries and keys. They need not be.
+# - The tasks are small. Heads specialise in large models, too, but most of them cannot be named so simply.
 #
 # ## Where this lives in tinytrans
 #

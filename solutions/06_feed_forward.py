@@ -1,27 +1,27 @@
 # %% [markdown]
 # # 06 · The feed-forward layer
 #
-# Attention brings together what belongs together. It does not *do* anything with it. The other half of every block does: two matrices with a bend between them, applied to each token alone. It is the plainest part
-# of a transformer and the largest, and it is where a good deal of what a model knows is kept.
+# Attention brings together what belongs together, but it does not *do* anything with it. The other half of every block does: two matrices with a bend between them, applied to each token separately. It is the plainest part
+# of a transformer and the largest, and a good deal of what a model knows is stored in it.
 #
 # **You will be able to**
 #
 # - say what attention cannot do, prove it in two lines, and show the layer that can;
-# - write GELU, exactly and as GPT-2 does, the feed-forward layer, and its gated form SwiGLU, at equal cost;
-# - count its parameters, and say which part of a model they are;
-# - read the layer as a soft dictionary, find what a neuron of a trained model answers to and what it says, and switch it off;
-# - say from your own measurements what width and bend are worth, and what to think of *wide beats deep*.
+# - write GELU, exactly and as GPT-2 does, the feed-forward layer, and its gated form SwiGLU at equal cost;
+# - count its parameters, and say what share of a model they are;
+# - read the layer as a soft dictionary, find out what a neuron of a trained model responds to and which words it promotes, and switch it off;
+# - say from your own measurements what width and bend are worth, and what to make of *wide beats deep*.
 #
-# **Builds on** lessons 04 and 05 (attention). **Leads to** 07 (what holds both halves together).
+# **Builds on** lessons 04 and 05 (attention). **Leads to** 07 (what holds the two halves together).
 #
-# **Time** about 80 minutes: what attention cannot do 8, the bend 14, widen, bend, narrow 13, what it costs 10, a soft dictionary 16, the gate 10, wide or deep 9. The notebook computes for about two minutes in all on one CPU core, mostly in
-# sections 5 and 7. A GPU changes the times in section 7, and more than that: which of two networks is the faster one.
+# **Time** about 80 minutes: what attention cannot do 8, the bend 14, widen, bend, narrow 13, what it costs 10, a soft dictionary 16, the gate 10, wide or deep 9. All cells together run for about two minutes on one CPU core, mostly in
+# sections 5 to 7. A GPU changes the times in section 7, and even which of two networks is the faster one.
 #
-# **Letters** B sequences in a batch, T tokens, D width of a token, F width inside of the layer, N tokens of all sequences together, V words. (Many papers write $d$ for D and $d_{ff}$ or $H$ for F.)
+# **Letters** B sequences in a batch, T tokens, D width of a token, F hidden width of the layer, N tokens of all sequences together, V words. (Many papers write $d$ for D and $d_{ff}$ or $H$ for F.)
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: a plan.** 80 minutes as it stands. For 45: sections 1, 3, 4 and 5, with the activations given away by the line under *Stuck?*. Section 1 works best at the blackboard, with the class trying to find the numbers α, β and γ before you add up the rows. Let everybody start the training cell of section 5 while you draw the soft dictionary. Section 7
-# trains six models; start it before you talk about gates.
+# trains six more models; start it before you talk about gates.
 
 # %% tags=["setup"]
 import math
@@ -71,8 +71,8 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # | -1 | -1 | -1 |
 # | -1 | 1 | 1 |
 #
-# What follows attention is a matrix, so try $f = \alpha a + \beta b + \gamma$ with any numbers. Add up the first and the last row: the $a$ and $b$ cancel, and $2 \gamma = 2$. Add up the two in the middle: they cancel as well, and $2 \gamma = -2$. It cannot be done, neither with any numbers nor with more data.
-# And it does not help to put several of them on top of each other, for two matrices in a row are one:
+# What follows attention is a matrix, so try $f = \alpha a + \beta b + \gamma$ with any numbers. Add up the first and the last row: the $a$ and $b$ cancel, and $2 \gamma = 2$. Add up the two in the middle: they cancel as well, and $2 \gamma = -2$. It cannot be done, whatever the numbers and however much data there is.
+# Nor does it help to stack several of them, because two matrices in a row are one:
 
 
 # %%
@@ -88,17 +88,17 @@ best = torch.linalg.lstsq(with_one, friendly).solution
 print("the best straight fit to the table:", (with_one @ best).flatten().round(decimals=4).abs().tolist())
 
 # %% [markdown]
-# The best that a straight line can do is to say 0 to everything. For *given* weights attention is a weighted mean of linear views; the softmax bends where one looks, not what one sees there. Something must **bend** the numbers themselves.
+# The best that a linear function can do is to answer 0 every time. For *given* weights, attention is a weighted mean of linear views; the softmax bends where one looks, not what one sees there. Something must **bend** the numbers themselves. A function that does so is called an **activation function**, or a non-linearity.
 #
 # ## 2. The bend (14 minutes)
 #
-# The simplest bend is $\mathrm{relu}(x) = \max(0, x)$: let through what is positive, and nothing else. The original transformer has it. It has one weakness. Left of 0 it is flat, and the gradient there is exactly 0: a number that is negative for all inputs never comes back.
+# The simplest bend is $\mathrm{relu}(x) = \max(0, x)$: let through what is positive, and nothing else. The original transformer uses it. It has one weakness. Left of 0 it is flat, and the gradient there is exactly 0: a neuron whose number is negative for all inputs gets no gradient any more and never recovers.
 #
-# Here is another thought. Let $x$ through by *chance*, the more likely the larger it is: with the probability that a standard normal number $N$ is below it. What comes out on average is
+# Here is another idea. Let $x$ through by *chance*, the more likely the larger it is: with the probability that a standard normal number $N$ lies below it. What comes out on average is
 #
 # $$\mathrm{gelu}(x) = x \cdot P(N \le x) = \frac x2 \left(1 + \mathrm{erf}\!\left(\frac{x}{\sqrt 2}\right)\right),$$
 #
-# the **Gaussian error linear unit** (Hendrycks and Gimpel 2016). By hand: half of all normal numbers are below 0, 84 % below 1, 16 % below -1, 2 % below -2. So gelu(1) = 0.84, gelu(-1) = -0.16, gelu(-2) = -0.05. It is a ReLU with a rounded corner, a slope nearly everywhere, and a small dip below 0.
+# the **Gaussian error linear unit** (Hendrycks and Gimpel 2016). By hand: half of all normal numbers are below 0, 84 % below 1, 16 % below -1, 2 % below -2. So gelu(1) = 0.84, gelu(-1) = -0.16, gelu(-2) = -0.05. It is a ReLU with a rounded corner, a small dip below 0, and a slope nearly everywhere.
 
 # %% [markdown]
 # **Exercise.** GELU, exactly.
@@ -111,17 +111,17 @@ print("the best straight fit to the table:", (with_one @ best).flatten().round(d
 # from: tinytrans.nn.feedforward.gelu
 
 # %% [markdown]
-# When GELU was new, erf was slow on some machines, and so an approximation went into the code of GPT-2:
+# When GELU was new, erf was slow on some machines, so the code of GPT-2 uses an approximation:
 #
 # $$\mathrm{gelu}(x) \approx \frac x2 \left(1 + \tanh\!\left(\sqrt{\tfrac{2}{\pi}} \left(x + 0.044715\, x^3\right)\right)\right).$$
 #
-# By hand, at $x = 1$: $\sqrt{2/\pi} = 0.798$, times 1.044715 is 0.834, its tanh 0.683, and $0.5 \cdot 1.683 = 0.841$: the same three digits. A model should be used with the one that it was trained with.
+# By hand, at $x = 1$: $\sqrt{2/\pi} = 0.798$, times 1.044715 is 0.834, its tanh 0.683, and $0.5 \cdot 1.683 = 0.841$: the same first three digits. A trained model should be used with the version that it was trained with.
 
 # %% [markdown]
 # **Exercise.** GELU as in GPT-2.
 #
 # <details><summary>Hint 1</summary>`math.sqrt(2 / math.pi)` multiplies the whole bracket.</details>
-# <details><summary>Hint 2</summary>The cube is `x**3`. Everything in the bracket goes into `torch.tanh`.</details>
+# <details><summary>Hint 2</summary>The cube is `x**3`. The root times the bracket goes into `torch.tanh`.</details>
 # <details><summary>Hint 3</summary>Half of x, times one plus that.</details>
 
 # %% exercise="feedforward.gelu_tanh"
@@ -131,7 +131,7 @@ print("the best straight fit to the table:", (with_one @ best).flatten().round(d
 x = torch.linspace(-4, 4, 81)
 curves(
     {"ReLU": (x.tolist(), F.relu(x).tolist()), "GELU": (x.tolist(), gelu(x).tolist())},
-    title="Two ways to bend", x_label="x", y_label="what comes out",
+    title="Two activation functions", x_label="x", y_label="what comes out",
 )  # fmt: skip
 
 # %%
@@ -150,7 +150,7 @@ for name, bend in (("ReLU", F.relu), ("GELU", gelu)):
 #
 # $$\mathrm{FFN}(x) = \mathrm{act}(x W_{up} + b_{up})\, W_{down} + b_{down}, \qquad F = 4 D \text{ as a rule.}$$
 #
-# By hand, the table of section 1 with F = 2 and ReLU. The first hidden number is to answer to *both are there*, $\mathrm{relu}(a + b - 1)$; the second to *none is there*, $\mathrm{relu}(-a - b - 1)$; and the result is $1 - 2\,(\text{first} + \text{second})$:
+# By hand, the table of section 1 with F = 2 and ReLU. The first hidden number should respond to *both words are there*, $\mathrm{relu}(a + b - 1)$; the second to *neither is there*, $\mathrm{relu}(-a - b - 1)$; and the result is $1 - 2\,(\text{first} + \text{second})$:
 #
 # | $a, b$ | $a + b - 1$ | first | $-a - b - 1$ | second | result |
 # |---|---|---|---|---|---|
@@ -159,14 +159,14 @@ for name, bend in (("ReLU", F.relu), ("GELU", gelu)):
 # | -1, -1 | -3 | 0 | 1 | 1 | **-1** |
 # | -1, 1 | -1 | 0 | -1 | 0 | **1** |
 #
-# What no straight line could do takes two bends. The biases matter, too: they decide *where* a view bends.
+# What no linear function could do takes just two bends. The biases matter, too: they decide *where* a view bends.
 
 # %% [markdown]
 # **Exercise.** The feed-forward layer.
 #
 # <details><summary>Hint 1</summary>Tokens are rows: `x @ w_up` works for any number of axes in front.</details>
 # <details><summary>Hint 2</summary>Each bias is added only where it is given. b_up comes before the activation, b_down at the very end.</details>
-# <details><summary>Hint 3</summary>`activation` is a function: call it on the hidden numbers. Nothing bends behind w_down, and x is not added: that is lesson 07.</details>
+# <details><summary>Hint 3</summary>`activation` is a function: call it on the hidden numbers. There is no activation after w_down, and x is not added: that is lesson 07.</details>
 
 # %% exercise="feedforward.feed_forward"
 # from: tinytrans.nn.feedforward.feed_forward
@@ -178,8 +178,8 @@ print("the table:", feed_forward(cases, w_up, w_down, b_up, b_down, activation=F
 print("nothing bends:", feed_forward(cases, w_up, w_down, b_up, b_down, activation=lambda h: h).flatten().tolist())
 
 # %% [markdown]
-# Where is the sentence in all this? Nowhere. The layer takes *one* vector. For a sentence of ten tokens it is applied ten times, with the same weights, and the tokens know nothing of each other. (Some lecture notes average the tokens' vectors first and send the mean through. It makes the drawing simpler, but no transformer does
-# it.) Hence its full name, the **position-wise** feed-forward layer, and the division of labour in a block: attention *communicates*, this layer *processes*. Try it: exchange a token's neighbours for others.
+# Where is the sentence in all this? Nowhere. The layer takes *one* vector. For a sentence of ten tokens it is applied ten times, with the same weights, and the tokens know nothing of each other. (Some lecture notes average the tokens' vectors first and send the mean through. That makes the drawing simpler, but no transformer does
+# it.) Hence its full name, the **position-wise** feed-forward layer, and the division of labour in a block: attention *communicates*, this layer *processes*. Try it: replace a token's neighbours by strangers.
 
 # %%
 sentence = torch.randn(10, 16)
@@ -215,8 +215,8 @@ print(
 # from: tinytrans.nn.feedforward.feed_forward_parameters
 
 # %% [markdown]
-# How much of a model is that? Attention has four matrices of D times D, the feed-forward layer two of D times 4 D: $4 D^2$ against $8 D^2$, so two thirds of a block. Of a whole model it is less, since there are embeddings as well, or more, where heads share their keys and values. We build three models on the device `meta`, where tensors
-# have shapes but no memory, and count.
+# How much of a model is that? Attention has four matrices of size D by D, the feed-forward layer two of size D by 4 D: $4 D^2$ against $8 D^2$, so two thirds of a block. In a whole model the share is smaller because of the embeddings, or larger where heads share their keys and values. We build three models on the device `meta`, where tensors
+# have shapes but take no memory, and count.
 
 # %%
 mistral = GPTConfig(  # Jiang et al. 2023, table 1
@@ -239,23 +239,23 @@ print(f"GPT-2's twelve layers by your count: {12 * feed_forward_parameters(768, 
 # %% [markdown]
 # ## 5. A soft dictionary (16 minutes)
 #
-# What do all these numbers hold? Write the layer (without biases) neuron by neuron: let $k_i$ be *column* $i$ of $W_{up}$, and $v_i$ *row* $i$ of $W_{down}$. Then
+# What is stored in all these numbers? Write the layer (without biases) neuron by neuron: let $k_i$ be *column* $i$ of $W_{up}$, and $v_i$ *row* $i$ of $W_{down}$. Then
 #
 # $$\mathrm{FFN}(x) = \sum_{i=1}^{F} \mathrm{act}(x \cdot k_i)\, v_i .$$
 #
-# You have met this form. $x$ is the query; the $k_i$ are **keys**, each compared with it by a dot product; the $v_i$ are **values**, each added as far as its key fits (Sukhbaatar et al. 2019; Geva et al. 2020). If the hidden numbers are all 0 but one, which is 1, then exactly one row of $W_{down}$ comes out: the entry was looked up.
+# You have met this form. $x$ is the query; the $k_i$ are **keys**, each compared with it by a dot product; the $v_i$ are **values**, each added to the extent that its key fits (Sukhbaatar et al. 2019; Geva et al. 2020). If all hidden numbers are 0 except for a single 1, then exactly one row of $W_{down}$ comes out: the entry has been looked up.
 #
 # | | attention | feed-forward layer |
 # |---|---|---|
 # | keys and values come from | the text that is being read | the weights: the same for every text |
 # | how many | T, one for each token | F, one for each neuron |
-# | fits become | shares that compete (softmax) | as many as fit, each by itself (ReLU, GELU) |
+# | fits become | shares that compete (softmax) | strengths, each on its own (ReLU, GELU) |
 # | it is a memory of | this text | the training data |
 #
-# By hand, D = 2 and two neurons with ReLU: $k_1 = (1, 0)$, $v_1 = (0, 5)$, $k_2 = (-1, 1)$, $v_2 = (3, 3)$. For $x = (2, 1)$ the fits are 2 and -1, bent to 2 and 0, and the result is $2 \cdot (0, 5) = (0, 10)$.
+# By hand, D = 2 and two neurons with ReLU: $k_1 = (1, 0)$, $v_1 = (0, 5)$, $k_2 = (-1, 1)$, $v_2 = (3, 3)$. For $x = (2, 1)$ the fits are 2 and -1; ReLU makes them 2 and 0, and the result is $2 \cdot (0, 5) = (0, 10)$.
 #
-# **What does a key look for?** Go through many texts and see where its neuron is largest: what these places have in common is what it answers to. **What does a value say?** It is added to the stream, and at the end the stream is compared with a row for each word to make logits. So compare the value itself with these rows: the
-# words with the largest dot products are those that it makes likelier. (That skips what later layers make of it, so it is told truest of the last layer.)
+# **What does a key look for?** Go through many texts and find the places where its neuron is largest: what these places have in common is what the neuron responds to. **What does a value say?** It is added to the token's vector, and at the end this vector is compared with one row for each word to make the logits. So compare the value itself with these rows: the
+# words with the largest dot products are those that it makes more likely. (This ignores what later layers do with it, so it is most trustworthy for the last layer.)
 
 # %% [markdown]
 # **Exercises.** Read a neuron.
@@ -271,7 +271,7 @@ print(f"GPT-2's twelve layers by your count: {12 * feed_forward_parameters(768, 
 # from: tinytrans.nn.feedforward.neuron_words
 
 # %% [markdown]
-# Now a model to read: a small language model on the stories of lesson 04, word by word, two blocks of the library's attention and your layer. (The norms and residuals are borrowed from lesson 07.) Its `kind` says what bends, for later.
+# Now we need a model to read: a small language model on the stories of lesson 04, word by word, with two blocks of the library's attention and your layer. (The norms and residuals are borrowed from lesson 07.) Its `kind` chooses the activation; sections 6 and 7 will need that.
 
 
 # %%
@@ -388,7 +388,7 @@ print(
 )
 
 # %% [markdown]
-# We let it read the unseen stories and write down all hidden numbers of its last layer. Each row of the picture is a word of one story, each column one of the first 24 neurons. Then choose a neuron with the slider: where was it largest, which word came next *there*, and for which words does it speak?
+# We let it read the unseen stories and record all hidden numbers of its last layer. Each row of the picture is a word of one story, each column one of the first 24 neurons. Then choose a neuron with the slider: where was it largest, which word came next *there*, and which words does it promote?
 
 # %%
 with torch.no_grad():
@@ -406,7 +406,7 @@ def before(place: int, n: int = 3) -> str:
 
 
 def told_of(neuron: int, k: int = 8) -> str:
-    """What a neuron answers to and what it says, as HTML."""
+    """What a neuron responds to and which words it promotes, as HTML."""
     places, says = (
         neuron_triggers(flat, neuron, k).tolist(),
         neuron_words(values, writer.head.weight, neuron, k).tolist(),
@@ -414,7 +414,7 @@ def told_of(neuron: int, k: int = 8) -> str:
     rows = [(before(p), words[follows[p]], words[w]) for p, w in zip(places, says, strict=True)]
     lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     active = (flat[:, neuron] > 0).float().mean()
-    head = "<tr><th>largest behind</th><th>where next came</th><th>it speaks for</th></tr>"
+    head = "<tr><th>largest after</th><th>where the next word was</th><th>it promotes</th></tr>"
     return f"<p>neuron {neuron}, above 0 at {active:.0%} of all places</p><table>{head}{lines}</table>"
 
 
@@ -425,10 +425,10 @@ picture = heat_map(
 Explorer(picture, [(str(n), n) for n in range(24)], told_of, "neuron")
 
 # %% [markdown]
-# The left column of a good neuron has a theme (a word, an ending of a phrase, a kind of thing), and now and then the right one continues it. Not every neuron has a theme that we can name; many have two. Geva et al. read hundreds of them in a large model: lower layers answered rather to words and word pairs, upper
-# ones to topics and meanings. The stories are simple and our model has two layers, so expect words.
+# The left column of a good neuron has a theme (a word, the end of a phrase, a kind of thing), and now and then the right column continues it. Not every neuron has a theme that we can name; many have two. Geva et al. read hundreds of them in a large model: lower layers responded to words and word pairs, upper
+# ones to topics and meanings. Our stories are simple and our model has two layers, so expect words.
 #
-# Nice examples prove nothing, so count over all neurons: how often is the word that *really* came next, at a neuron's ten strongest places, among its own ten words? And as a control: among the ten words of another neuron?
+# Nice examples prove nothing, so let us count over all neurons: at a neuron's ten strongest places, how often is the word that *really* came next among the ten words that it promotes? And as a control: how often is it among the ten words of another neuron?
 
 # %%
 places = torch.stack([neuron_triggers(flat, n, 10) for n in range(4 * D)])  # (F, 10)
@@ -439,9 +439,9 @@ for name, said in (("its own words", says), ("another neuron's", says.roll(1, 0)
     print(f"the next word is among {name}: {hits:.1%}")
 
 # %% [markdown]
-# About a third, against a tenth: key and value belong together. The layer has learned *when you see this, say that*. (In quick mode it has had no time to.)
+# More than a quarter (28 % in our run), against a tenth: key and value belong together. The layer has learned *when you see this, say that*. (In quick mode it has had no time to.)
 #
-# **Break it on purpose.** Switch single neurons off, by putting their row of $W_{down}$ to 0, and see whom it hurts: the places where the neuron was largest, or all?
+# **Break it on purpose.** Switch single neurons off by setting their row of $W_{down}$ to 0, and see where it hurts: at the places where the neuron was largest, or everywhere?
 
 
 # %% tags=["measured"]
@@ -462,22 +462,25 @@ for n in range(0, 4 * D, 96 if quick else 8):  # every eighth neuron
 at_triggers, everywhere = (sum(column) / len(worse) for column in zip(*worse, strict=True))
 print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places, {everywhere:.4f} on average")
 
+# %% [markdown]
+# Where a neuron is strong, switching it off costs many times what it costs elsewhere (in our run about twenty times as much): its work is local. But the cost is small even there. Knowledge is spread over many neurons, and the others make up for a missing one.
+
 # %% [markdown] tags=["instructor"]
-# **For instructors: reading neurons.** Give each pair of learners eight neurons and five minutes, and collect: which have a theme, which two, which none? Then the count over all neurons, as a cure against seeing patterns in anything. A variant: rank the neurons by how far their own words beat another's, and look at the best; or read the first layer instead of the last
-# (`writer.layers[0]`): triggers are as clear, the words less so, because another block comes behind. *Does one neuron hold one fact?* No: the knock-out shows how little most of them matter alone.
+# **For instructors: reading neurons.** Give each pair of learners eight neurons and five minutes, then collect: which have a theme, which two, which none? Then show the count over all neurons, as a cure for seeing patterns in anything. A variant: rank the neurons by how far their own words beat another's, and look at the best; or read the first layer instead of the last
+# (`writer.layers[0]`): its triggers are as clear, its words less so, because another block follows. *Does one neuron hold one fact?* No: the knock-out shows how little most of them matter alone.
 
 # %% [markdown]
 # ## 6. The gate (10 minutes)
 #
-# An ordinary neuron answers to one view of the token, and bends it. Dauphin et al. (2016) let two views meet: one is multiplied by the other, which opens and closes it like a **gate**. Shazeer (2020) tried this in transformers, with several bends for the gate, and found all of them a little better than ReLU and GELU. "We offer no
+# An ordinary neuron takes one view of the token and bends it. Dauphin et al. (2016) let two views meet: one is multiplied by the other, which opens and closes it like a **gate**. Shazeer (2020) tried this in transformers with several activations for the gate, and found nearly all of them a little better than ReLU and GELU. "We offer no
 # explanation", he writes, "as to why these architectures seem to work; we attribute their success, as all else, to divine benevolence." His **SwiGLU** is what Llama, Mistral and most models of today use:
 #
 # $$\mathrm{SwiGLU}(x) = \big(\mathrm{silu}(x W_{gate}) * x W_{up}\big)\, W_{down}, \qquad \mathrm{silu}(x) = x\, \sigma(x) = \frac{x}{1 + e^{-x}} .$$
 #
-# silu, also called Swish, is a third way to bend, close to GELU. By hand: silu(1) = 1 / (1 + 0.37) = 0.73, silu(-1) = -0.27. A gate of 1 with a view of 2 gives $0.73 \cdot 2 = 1.46$; with a gate of -10, silu(-10) = -0.0005, and whatever the view is, next to nothing passes.
+# silu, also called Swish, is a third activation, close to GELU. By hand: silu(1) = 1 / (1 + 0.37) = 0.73, silu(-1) = -0.27. A gate of 1 with a view of 2 gives $0.73 \cdot 2 = 1.46$; with a gate of -10, silu(-10) = -0.0005, so whatever the view is, next to nothing gets through.
 
 # %% [markdown]
-# **Exercises.** The bend and the gated layer.
+# **Exercises.** The activation and the gated layer.
 #
 # <details><summary>Hint 1</summary>`torch.sigmoid` is σ.</details>
 # <details><summary>Hint 2</summary>`swiglu`: which of the two views is bent? Look at the names.</details>
@@ -490,15 +493,15 @@ print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places,
 # from: tinytrans.nn.feedforward.swiglu
 
 # %% [markdown]
-# Now there are *three* matrices. To be fair to the plain layer, the gated one must be narrower: $3 D F' = 2 D F$, so $F' = \tfrac23 F$, with F = 4 D the well-known $\tfrac83 D$. As that is seldom a whole number, let alone a handy one, it is rounded up to a multiple of something that suits the hardware. By hand, for Llama 7B: F = 4 · 4096 = 16,384,
+# Now there are *three* matrices. For a fair comparison with the plain layer the gated one must be narrower: $3 D F' = 2 D F$, so $F' = \tfrac23 F$; with F = 4 D that is the well-known $\tfrac83 D$. As this is seldom a whole number, let alone a convenient one, it is rounded up to a multiple of something that suits the hardware. By hand, for Llama 7B: F = 4 · 4096 = 16,384,
 # two thirds are 10,922.67, the next multiple of 256 is $43 \cdot 256 = 11{,}008$. That is the number in its config.
 
 # %% [markdown]
 # **Exercise.** The width of a gated layer.
 #
-# <details><summary>Hint 1</summary>How many multiples fit into two thirds of d_ff, and one more for a remainder?</details>
-# <details><summary>Hint 2</summary>`math.ceil(a / b)` is the number of b's that it takes to reach a. Then times `multiple`.</details>
-# <details><summary>Hint 3</summary>Round once only, at the end: if you first cut two thirds to a whole number, a remainder is lost.</details>
+# <details><summary>Hint 1</summary>How many times does `multiple` fit into two thirds of d_ff? If there is a remainder, it takes one more.</details>
+# <details><summary>Hint 2</summary>`math.ceil(a / b)` is the number of b's that it takes to reach a. Then multiply by `multiple`.</details>
+# <details><summary>Hint 3</summary>Round only once, at the end: if you first cut two thirds down to a whole number, a remainder may be lost.</details>
 
 # %% exercise="feedforward.gated_width"
 # from: tinytrans.nn.feedforward.gated_width
@@ -510,11 +513,11 @@ for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 *
     print(f"{kind:7} F = {width}, {size} weights: {unseen:.3f} nats a word on unseen stories, {seconds:.0f} s")
 
 # %% [markdown]
-# At equal size and equal steps the differences are small, here less than a tenth of a nat; in Shazeer's tables, too, they are a few hundredths. Nobody can tell from one small run which is best; one changes such a thing because it has been found, over many large runs, to help a little.
+# At equal size and after equally many steps the differences are small, here less than a tenth of a nat; in Shazeer's tables, too, they are a few hundredths. One small run cannot tell which is best; people change such a thing because over many large runs it has been found to help a little.
 #
 # ## 7. Wide or deep? (9 minutes)
 #
-# **How wide?** F = 4 D is a habit, found by trying. With 2 D there are few weights and few neurons; with 8 D the matrices get large, and what more they bring gets less. And what if there is no layer at all, or one that does not bend?
+# **How wide?** F = 4 D is a habit, found by trial. With 2 D there are few weights and few neurons; with 8 D the matrices get large, and each new weight brings less. And what if there is no layer at all, or one that does not bend?
 
 # %%
 widths = [0, 1, 2, 4, 8]
@@ -530,10 +533,10 @@ curves(
 )  # fmt: skip
 
 # %% [markdown]
-# Wider is better, and each weight more brings less: the step from 4 D to 8 D, with 37,000 new weights, brings less than the first 9,000 did. And the bend? A layer of 4 D that does not bend is no better than a bent one of a quarter of its width. It is better than none, for one more matrix helps even if it is straight; but about
+# Wider is better, but each further weight brings less: the 37,000 new weights from 4 D to 8 D bring about as much as the first 9,000 did. And the bend? A layer of 4 D without one is about as good as a layer with one and a quarter of the width. It is better than none, because one more matrix helps even if nothing bends; but about
 # half of what the layer brings is due to the bend. (In quick mode all are alike.)
 #
-# **Or deep instead?** Two matrices of 4 D² weights each could as well be eight layers of D² each, one behind the other, with a bend between any two. As many weights, as many multiplications, and more bends in a row. So why is nobody doing it?
+# **Or deep instead?** Instead of two matrices of 4 D² weights each, one could take eight layers of D² each, one after another, with a bend between any two. As many weights, as many multiplications, and more bends in a row. So why does nobody do it?
 
 # %% tags=["measured"]
 _, wide, wide_seconds = trained("relu", 4 * D)
@@ -576,15 +579,15 @@ for i, n in enumerate(counts):
     )
 
 # %% [markdown]
-# Two answers. The first is the loss: eight layers in a row without residuals learn badly, so badly that our run ended behind the model that has no such layer at all. With residuals of their own they would be blocks. That is what depth is for in a transformer, and there each new layer comes with another look at the neighbours.
+# There are two answers. The first is the loss: eight layers in a row without residuals learn badly, so badly that our run ended behind the model that has no such layer at all. With residuals of their own they would be blocks. That is how a transformer is made deep, and there each new layer comes with another look at the neighbours.
 #
-# The second is the time, and it depends on the machine. *Wide beats deep on hardware*, lecture notes say. On one CPU core, where nothing is done at once anyway, you will hardly find it: the two are close together, and for many tokens the chain may even be ahead, since its small matrices and few hidden numbers stay in the
-# processor's cache. The sentence is about GPUs. There thousands of cores want to be kept busy, and a chain of eight small products, each of which waits for the one before, leaves most of them idle unless there are very many tokens: it is the trouble of the recurrent network (lesson 03) once more. It is the reason why one widens the layer, rather than
-# stack more of them, if more weights are wanted. Run the cell there and compare.
+# The second is the time, and it depends on the machine. *Wide beats deep on hardware*, lecture notes say. On one CPU core, where nothing runs in parallel anyway, you will hardly see it: the two are close together, and the chain may even be ahead, because its small matrices and few hidden numbers stay in the
+# processor's cache. The sentence is about GPUs. There thousands of cores have to be kept busy, and a chain of eight small products, each of which waits for the one before, leaves most of them idle unless there are very many tokens: the trouble of the recurrent network (lesson 03) once more. That is why, when more weights are wanted, one makes the layer wider
+# rather than stacking more of them. If you have a GPU, run the cell there and compare.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: what the mistakes report tells.** `gelu: erf without the root` and `gelu: half is missing` are slips in reading a formula: have them evaluate their own at x = 1 by hand. `feed_forward: residual inside` anticipates lesson 07; say so kindly. `feed_forward: the mean of the tokens` comes from drawings of the layer under a whole sentence. `swiglu: silu on the other branch` is harmless in
-# a new model and fatal with loaded weights. `gated_width: eight thirds`: two conventions, of D or of F. `neuron_triggers: a place's neurons` and `neuron_words: a column of W_down`: rows and columns; let them write down the shapes, what a row *is*, before they index. The times of section 7 contradict the sentence that everybody has read, on one core: let learners explain it, and one with a GPU read hers aloud.
+# a new model and fatal with loaded weights. `gated_width: eight thirds`: two conventions, of D or of F. `neuron_triggers: a place's neurons` and `neuron_words: a column of W_down`: rows and columns; let them write down the shapes, what a row *is*, before they index. On one core the times of section 7 contradict the sentence that everybody has read: let learners explain why, and let somebody with a GPU read out theirs.
 
 # %% question="feedforward.wide_or_deep"
 
@@ -594,25 +597,25 @@ for i, n in enumerate(counts):
 # | you see | look at |
 # |---|---|
 # | a model that learns, but less well than one of its size should | the activation: none, or one that never bends |
-# | weights of a trained model that give slightly other numbers, off in the fourth place | GELU by tanh for the exact one, or the reverse |
-# | weights of a trained model that give nonsense with a gated layer | gate and up exchanged |
+# | a trained model's outputs differ slightly, in the fourth digit | GELU by tanh instead of the exact one, or the reverse |
+# | a trained model with a gated layer gives nonsense | gate and up exchanged |
 # | half as many parameters again as planned | SwiGLU with the width of the plain layer |
-# | a result that depends on other tokens | something before the layer, or a mean or a softmax in it |
-# | hidden numbers that are 0 for all inputs | dead neurons: ReLU with too large a rate, a bias far below 0 |
+# | a result that depends on other tokens | something before the layer, or a mean or a softmax inside it |
+# | hidden numbers that are 0 for all inputs | dead neurons: ReLU with too large a learning rate, a bias far below 0 |
 # | a count that is off by a few thousand | the biases: F and D of them |
 #
 # <!-- pitfalls: feedforward -->
 #
 # ## What was simplified
 #
-# - Reading values against the head skips the norm in front of it, and all that later layers do; it is a look through a keyhole. A neuron rarely means one thing: there are more features than neurons, and they share.
+# - Comparing values with the head ignores the norm in front of it and everything that later layers do; it is a look through a keyhole. A neuron rarely means one thing: there are more features than neurons, and they share.
 # - Where a fact sits in a large model, and whether one can change it there, is a field of its own (Meng et al. 2022).
-# - Large models of today often have many feed-forward layers side by side, of which each token takes only a few: mixtures of experts (Shazeer et al. 2017).
-# - One seed, one small task: the order of neighbouring lines in sections 6 and 7 may change with another seed; the large steps do not.
+# - Today's large models often have many feed-forward layers side by side, of which each token uses only a few: mixtures of experts (Shazeer et al. 2017).
+# - One seed, one small task: with another seed, neighbouring lines in sections 6 and 7 may change places; the large differences stay.
 #
 # ## Where this lives in tinytrans
 #
-# `tinytrans/nn/feedforward.py` holds what you wrote, under the same names; `FeedForward` and `SwiGLU` are the modules, `ACTIVATIONS` and `FEEDFORWARDS` the tables by which `GPTConfig(feedforward="swiglu")` chooses.
+# `tinytrans/nn/feedforward.py` holds what you wrote, under the same names; `FeedForward` and `SwiGLU` are the modules, `ACTIVATIONS` and `FEEDFORWARDS` the tables from which `GPTConfig(feedforward="swiglu")` chooses.
 #
 # ## References
 #

@@ -1,24 +1,24 @@
 # %% [markdown]
 # # 07 · Normalisation and the residual stream
 #
-# Attention (04, 05) and the feed-forward layer (06) are the parts that compute. What lets us put dozens of them on top of each other are
-# two small things around them: an addition and a norm. Where exactly the norm stands decides whether a deep model learns at all, and you will see
-# one and the same model learn or not learn, by that alone.
+# Attention (04, 05) and the feed-forward layer (06) do the computing. Two small things around them let us stack dozens of them: an addition and
+# a norm. Where exactly the norm stands can decide whether a deep model learns at all: you will see one and the same model learn or fail to learn
+# because of that alone.
 #
 # **You will be able to**
 #
-# - say why signals and gradients vanish or explode with depth, and what the residual connection changes about it;
+# - say why signals and gradients vanish or explode with depth, and how the residual connection changes that;
 # - write LayerNorm, RMSNorm and BatchNorm, and explain why text is not normed over the batch;
 # - build post-norm and pre-norm layers, and stacks of them, and measure how strongly the loss pulls at each layer;
-# - tell why post-norm wants a warm-up, from a run of your own;
+# - explain why post-norm needs a warm-up, from a run of your own;
 # - put dropout where it belongs.
 #
 # **Builds on** lesson 04 (attention, the causal mask) and lesson 06 (the feed-forward layer). **Leads to** 11 (training whole transformers).
 #
 # **Time** about 90 minutes: deep is hard 6, the stream 10, LayerNorm 14, RMSNorm 7, the batch 13, before or after 13, the pull at each layer 10, warm-up 10,
-# dropout 7. The notebook itself computes for about a minute in all on one CPU core. A GPU changes nothing: everything here is small.
+# dropout 7. All cells together run for about a minute on one CPU core. A GPU changes nothing: everything here is small.
 #
-# **Letters** B sequences in a batch, T tokens, D width of a token, F width inside of the feed-forward layer, L layers, V words; $\mu$ a mean, $\sigma^2$ a variance.
+# **Letters** B sequences in a batch, T tokens, D width of a token, F hidden width of the feed-forward layer, L layers, V words; $\mu$ a mean, $\sigma^2$ a variance.
 
 # %% tags=["setup"]
 import math
@@ -53,13 +53,13 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: planning.** Sections 1 to 3 and 6 to 7 are the core, about 55 minutes. BatchNorm (5) can be homework; it is asked for because every learner meets it elsewhere and
-# because both of its modes are instructive to get wrong. Section 8 trains many small models: the time is best spent predicting the outcome.
+# because both of its modes are instructive to get wrong. Section 8 trains four small models: the time is best spent on predicting the outcome.
 
 # %% [markdown]
 # ## 1. Deep is hard (6 minutes)
 #
-# Take the feed-forward layer of lesson 06, $f(x) = \mathrm{relu}(x W_{up}) W_{down}$, and put 32 of them behind each other. Each has random weights, drawn so that a layer
-# keeps the size of what goes through it; or 0.7 times, or 1.4 times these weights. By hand: a layer has two matrices, so the size is multiplied by $0.7^2 = 0.49$, and after
+# Take the feed-forward layer of lesson 06, $f(x) = \mathrm{relu}(x W_{up}) W_{down}$, and put 32 of them one after another. Each has random weights, drawn so that a layer
+# keeps the size of what goes through it; then we try 0.7 times and 1.4 times these weights. By hand: a layer has two matrices, so the size is multiplied by $0.7^2 = 0.49$, and after
 # 32 layers by $0.49^{32} \approx 10^{-10}$; or by $1.4^2 = 1.96$ and $1.96^{32} \approx 2 \cdot 10^9$. Is it really like that?
 
 
@@ -73,7 +73,7 @@ def random_layers(L: int, D: int, scale: float = 1.0, seed: int = 0) -> tuple[Te
 
 
 def sizes(layer, scale: float, L: int = 32, D: int = 64) -> tuple[list[float], list[float]]:
-    """The size of a number of the stream, and of its gradient, in front of each layer and behind the last one."""
+    """The size of a number of the stream, and of its gradient, before each layer and after the last one."""
     streams = [torch.randn(128, D, generator=torch.Generator().manual_seed(1)).requires_grad_()]
     for up, down in zip(*random_layers(L, D, scale), strict=True):
         streams.append(layer(streams[-1], up, down))
@@ -106,23 +106,23 @@ curves(
 # next to nothing or enormous. In a recurrent network the same happens along time (lesson 03).
 #
 # An activation that goes flat makes it worse. The slope of tanh is 1 at 0, 0.42 at 1 and 0.0002 at 5: a layer whose inputs have grown to ±5 lets through next to nothing.
-# That, too, is a reason to keep signals near 1.
+# That is another reason to keep signals near 1.
 #
 # ## 2. A stream to add to (10 minutes)
 #
-# Let a layer not replace its input but *add* to it (He et al. 2015):
+# Let each layer *add* to its input instead of replacing it (He et al. 2015):
 #
 # $$x_{l+1} = x_l + f_l(x_l).$$
 #
 # The $x_l$ are called the **residual stream**: it runs from the embedding to the last layer, and every layer reads from it and adds a correction. (The name comes from $f(x) = x_{l+1} - x_l$,
-# the residue that is left to learn. If nothing is to be done, $f = 0$ is easier to learn than $f(x) = x$.)
+# the residue that is left to learn. Where nothing needs to be done, $f = 0$ is easier to learn than $f(x) = x$.)
 #
 # What about the gradient? The derivative of one layer is $I + J$, so that two of them give
 #
 # $$(I + J_2)(I + J_1) = I + J_1 + J_2 + J_2 J_1 .$$
 #
 # By hand, with numbers instead of matrices: $J_1 = J_2 = 0.5$ gives $0.5 \cdot 0.5 = 0.25$ in the plain network and $1.5 \cdot 1.5 = 2.25 = 1 + 0.5 + 0.5 + 0.25$ with
-# residuals. Each layer is a fork, and the gradient goes both ways. Among the $2^L$ ways back there is one that passes no layer at all: $I$, the **highway**. It can't vanish.
+# residuals. Each layer is a fork, and the gradient goes both ways. Among the $2^L$ ways back there is one that passes through no layer at all: $I$, the **highway**. It cannot vanish.
 
 
 # %%
@@ -140,34 +140,34 @@ for scale in (0.1, 0.7, 1.0, 1.4):
 
 # %% [markdown]
 # The gradient no longer vanishes, even with weights of a tenth. But look at the other side: signal and gradient now *explode*, since each layer adds something as large as
-# its input is. The stream doubles its variance at every layer (with scale 1), and $2^{32/2} = 65{,}536$. Something must keep the layers' inputs at one size. That is the norm.
+# its input is. The stream doubles its variance at every layer (with scale 1), so after 32 layers it is $2^{32/2} = 65{,}536$ times as large. Something must keep the layers' inputs at one size. That is the job of the norm.
 
 # %% question="block.highway"
 
 # %% [markdown]
 # ## 3. LayerNorm (14 minutes)
 #
-# Take one token's vector $x = (x_1, \dots, x_D)$. Subtract its mean, divide by its standard deviation, and whatever size it had, now it has mean 0 and variance 1 (Ba et al. 2016):
+# Take one token's vector $x = (x_1, \dots, x_D)$. Subtract its mean and divide by its standard deviation: whatever size it had before, it now has mean 0 and variance 1 (Ba et al. 2016):
 #
 # $$\mu = \frac1D \sum_i x_i, \qquad \sigma^2 = \frac1D \sum_i (x_i - \mu)^2, \qquad y_i = \frac{x_i - \mu}{\sqrt{\sigma^2 + \epsilon}} \, w_i + b_i .$$
 #
 # By hand, with $x = (1, 3, 3, 9)$: the mean is 4, the deviations are $(-3, -1, -1, 5)$, their squares 9, 1, 1, 25 have the mean $36 / 4 = 9$. So $\sigma = 3$ and
-# $y = (-1, -\tfrac13, -\tfrac13, \tfrac53)$. The vector $10 x + 7$ gives the same $y$: shift and scale are forgotten.
+# $y = (-1, -\tfrac13, -\tfrac13, \tfrac53)$. The vector $10 x + 7$ gives the same $y$: LayerNorm forgets shift and scale.
 #
-# - **Which numbers?** The D numbers of *one token*, the embedding axis. No other token, no other sentence takes part.
-# - **Divided by D**, not by D - 1: this is no estimate from a sample, the D numbers are all there are.
+# - **Which numbers?** The D numbers of *one token*, the embedding axis. No other token and no other sentence takes part.
+# - **Divided by D**, not by D - 1: this is not an estimate from a sample; the D numbers are all there are.
 # - **ε**, a small number such as $10^{-5}$, keeps the root away from 0, where its slope is infinite. It stands *under* the root.
 # - **Gain $w$ and shift $b$**, D numbers each, are learned. They start at 1 and 0 and let the layer undo what the norm has done, where that helps.
 #
-# And backwards? $y$ contains a division by $\sigma$, so the gradient is divided by $\sigma$ as well: a stream that has grown ten times as large gets a tenth of the gradient. Explosion is
-# answered by damping. Keep this in mind for section 6.
+# And backwards? $y$ contains a division by $\sigma$, so the gradient is divided by $\sigma$ as well: a stream that has grown ten times as large gets a tenth of the gradient. The norm damps
+# an explosion. Keep this in mind for section 6.
 
 # %% [markdown]
 # **Exercise.** LayerNorm.
 #
 # <details><summary>Hint 1</summary>`mean(dim=-1)` drops the axis; with `keepdim=True` it stays as an axis of size 1, so that you can subtract.</details>
 # <details><summary>Hint 2</summary>Subtract the mean first, then square, then take the mean again: that is the variance. (`x.var` divides by D - 1 unless told otherwise.)</details>
-# <details><summary>Hint 3</summary>`weight` and `bias` may be None. First the gain, then the shift, each only where it is given.</details>
+# <details><summary>Hint 3</summary>`weight` and `bias` may be None, each independently of the other. First the gain, then the shift, each only if it is given.</details>
 
 # %% exercise="norms.layer_norm"
 # from: tinytrans.nn.norms.layer_norm
@@ -181,18 +181,18 @@ print("x          ", layer_norm(x))
 print("10 x + 7   ", layer_norm(10 * x + 7))
 steep = x.clone().requires_grad_()
 for factor in (1.0, 10.0):
-    (slope,) = torch.autograd.grad(layer_norm(factor * steep)[0], steep)  # with regard to factor * x: divide by it
+    (slope,) = torch.autograd.grad(layer_norm(factor * steep)[0], steep)  # with respect to factor * x: divide by it
     print(f"gradient at {factor:2.0f} x: size {slope.norm() / factor:.4f}")
 
 # %% [markdown]
 # ## 4. RMSNorm (7 minutes)
 #
-# Is the mean worth subtracting? Zhang and Sennrich (2019) found that the division is what matters. The **root mean square** norm leaves the rest out:
+# Is it worth subtracting the mean? Zhang and Sennrich (2019) found that the division is what matters. The **root mean square** norm leaves the rest out:
 #
 # $$y_i = \frac{x_i}{\sqrt{\frac1D \sum_j x_j^2 + \epsilon}} \, w_i .$$
 #
-# By hand, the same vector: the squares of $(1, 3, 3, 9)$ are 1, 9, 9, 81 with the mean $100 / 4 = 25$, so $y = (0.2, 0.6, 0.6, 1.8)$. All directions are kept, only the length is set: to $\sqrt D$.
-# A LayerNorm (without gain) is nothing else than the RMSNorm of a vector whose mean was taken off. Llama, Mistral and most open models today use RMSNorm: it is a little
+# By hand, the same vector: the squares of $(1, 3, 3, 9)$ are 1, 9, 9, 81 with the mean $100 / 4 = 25$, so $y = (0.2, 0.6, 0.6, 1.8)$. The direction stays as it was; only the length is set, to $\sqrt D$.
+# A LayerNorm (without gain and shift) is nothing but the RMSNorm of a vector whose mean has been subtracted. Llama, Mistral and most open models today use RMSNorm: it is a little
 # cheaper, has no shift, and trains as well.
 
 # %% [markdown]
@@ -216,19 +216,19 @@ print("LayerNorm of x        ", layer_norm(x))
 # Before LayerNorm there was **batch normalisation** (Ioffe and Szegedy 2015), and image networks still use it. It takes the mean and variance of one *feature* over all N examples of the batch: down
 # the columns, where LayerNorm goes along the rows.
 #
-# When the model is used there may be a single example, and no batch to take a mean of. So during training a **running** mean and variance are kept, which move a little toward each batch's:
+# When the model is used there may be just one example, and no batch to take a mean of. So during training one keeps a **running** mean and variance, which move a little toward those of each batch:
 #
 # $$\text{running} \leftarrow (1 - m) \cdot \text{running} + m \cdot \text{batch}, \qquad m = 0.1 .$$
 #
 # By hand: one feature, two examples 1 and 3. Mean 2, variance 1, so $y = (-1, 1)$. A running mean of 0 becomes $0.9 \cdot 0 + 0.1 \cdot 2 = 0.2$. A running variance of 1 becomes
-# $0.9 \cdot 1 + 0.1 \cdot 2 = 1.1$: here the variance is divided by $N - 1 = 1$, because it shall speak for examples that were not seen.
+# $0.9 \cdot 1 + 0.1 \cdot 2 = 1.1$: here the variance is divided by $N - 1 = 1$, because it is an estimate for examples that were not seen.
 
 # %% [markdown]
 # **Exercise.** BatchNorm, for contrast (without gain and shift).
 #
-# <details><summary>Hint 1</summary>In use it is one line, and the running statistics are returned as they came.</details>
+# <details><summary>Hint 1</summary>Outside training it is one line, and the running statistics are returned as they came.</details>
 # <details><summary>Hint 2</summary>In training mean and variance are over `dim=0`. Two variances: divided by N for the batch itself, by N - 1 for the running one.</details>
-# <details><summary>Hint 3</summary>Make new tensors for the running statistics, and `detach` what goes into them: no gradient is to flow from one batch into the next.</details>
+# <details><summary>Hint 3</summary>Make new tensors for the running statistics, and `detach` what goes into them: no gradient should flow from one batch into the next.</details>
 
 # %% exercise="norms.batch_norm"
 # from: tinytrans.nn.norms.batch_norm
@@ -262,10 +262,10 @@ for name, rows in situations.items():
 # Three faults at once. What a token becomes depends on **strangers** in the batch; on how much **padding** there is, which depends on the strangers' lengths; and on **later tokens** of its own
 # sentence: through the mean, the future leaks past every causal mask.
 #
-# And in use? There the running statistics of all training stand in for the batch. At the start of a text that is being written there is one token, and no batch has ever looked like that.
+# And in use? Then the running statistics of the whole training stand in for the batch. But at the start of a text that is being written there is a single token, and no training batch ever looked like that.
 #
-# *Could one leave the sentence's length out of it,* and norm each position by itself, over the B sentences only? Then the padding does no harm and the future stays hidden. But a far position is reached only
-# by long texts. Count how many are left in a batch of 16 real stories:
+# *Could one leave the length out of it* and norm each position separately, over the B sentences only? Then padding does no harm and the future stays hidden. But only long texts reach
+# a far position. Count how many are left in a batch of 16 real stories:
 
 
 # %%
@@ -283,7 +283,7 @@ for position in (0, 100, 120, 130, 140, 150):
     )
 
 # %% [markdown]
-# The variance of two numbers is no statistic, that of one number is 0, and a position that training never reached has none at all. There is one more, less known cost: when a batch is split over several machines, its statistics have to be
+# The variance of two numbers says next to nothing, that of one number is 0, and a position that training never reached has none at all. There is one more, less known cost: when a batch is split over several machines, its statistics have to be
 # collected from all of them, at each norm of each layer, while everyone waits. A LayerNorm needs one token and nobody else.
 
 # %% question="norms.batch_for_text"
@@ -291,19 +291,19 @@ for position in (0, 100, 120, 130, 140, 150):
 # %% question="norms.regularises"
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: questions that come here.** *Does a residual alone not stop vanishing gradients?* It does at the start; section 7 shows what the norm behind the addition takes away again.
+# **For instructors: questions that come here.** *Don't residuals alone stop vanishing gradients?* They do at the start; sections 6 and 8 show what a norm after the addition takes away again.
 # *Which is better, then?* Pre-norm is easier to train deep, post-norm, where it trains at all, can end better (Liu et al. 2020, arXiv 2004.08249); the original used it. Do not let the class leave with "pre-norm is better" alone.
 # *Is ε important?* Only where a vector is constant: a row of padding, a dead feature. Then it is the difference between 0 and NaN.
 
 # %% [markdown]
 # ## 6. Before or after? (13 minutes)
 #
-# A stream and a norm: in which order? There are two places.
+# A stream and a norm: in which order? There are two possibilities.
 #
 # $$\text{post-norm (Vaswani et al. 2017): } \ \mathrm{norm}(x + f(x)) \qquad\qquad \text{pre-norm (GPT-2; Xiong et al. 2020): } \ x + f(\mathrm{norm}(x))$$
 #
-# **Post-norm** norms the stream itself, after every addition. **Pre-norm** norms only what the sublayer reads; nothing lies across the stream. By hand, with $x = (1, 3)$ and an $f$ that puts twice the second number
-# (if positive) into the first place:
+# **Post-norm** norms the stream itself, after every addition. **Pre-norm** norms only what the sublayer reads; nothing blocks the stream. By hand, with $x = (1, 3)$ and an $f$ that puts twice the second number
+# (if it is positive) in the first place:
 #
 # | | post-norm | pre-norm |
 # |---|---|---|
@@ -312,7 +312,7 @@ for position in (0, 100, 120, 130, 140, 150):
 # | the sum | $(7, 3)$ | $(3, 3)$ |
 # | the stream after it | $\mathrm{norm}(7, 3) = (1, -1)$ | $(3, 3)$ |
 #
-# A block has two sublayers, attention and feed-forward, and each gets its own addition and its own norm, with gains of its own. Below, f is the feed-forward one; attention is joined in just the same way, as section 8 does.
+# A block has two sublayers, attention and feed-forward, and each gets its own addition and its own norm, with gains of its own. Below, f is the feed-forward sublayer; attention is attached in just the same way, as section 8 does.
 
 # %% [markdown]
 # **Exercise.** A post-norm layer.
@@ -347,13 +347,13 @@ for name, layer in places.items():
         )
 
 # %% [markdown]
-# Instead of ten powers of ten there is hardly one. Both places cure the explosion. So where is the difference? Follow one token's vector through the layers: how much of the *original* is still in the stream? As a measure we take the cosine of
+# Where section 1 had ten powers of ten, there is now hardly one. Both places cure the explosion. So what is the difference? Follow one token's vector through the layers: how much of the *original* is still in the stream? As a measure we take the cosine of
 # $x_0$ and $x_l$.
 
 
 # %%
 def remaining(layer, L: int = 32, D: int = 64) -> list[float]:
-    """The cosine between the stream behind each layer and the stream at the start, mean over 128 tokens."""
+    """The cosine between the stream after each layer and the stream at the start, mean over 128 tokens."""
     x = start = torch.randn(128, D, generator=torch.Generator().manual_seed(1))
     cosines = [1.0]
     for up, down in zip(*random_layers(L, D), strict=True):
@@ -376,25 +376,25 @@ curves(
 # In the post-norm stream the norm divides the sum by $\sqrt{1 + 1}$ at *each* layer, and with the sum, everything that was in it: the input's share is $2^{-l/2}$, which is 0.06 after 8 layers and 0.000015 after 32. (Measured, 0.1 and 0:
 # the parts are not quite independent.)
 #
-# The same factors apply backwards. Pre-norm keeps the highway open. In post-norm it is narrowed by $1 / \sqrt 2$ at each layer, and the gradient has to come *through* the layers. At birth that goes well, as the numbers above show: random matrices pass on
-# what the highway loses. But it hangs on what the layers do, and training changes the layers.
+# The same factors apply backwards. Pre-norm keeps the highway open. In post-norm it is narrowed by $1 / \sqrt 2$ at each layer, and the gradient has to come *through* the layers. At initialisation that goes well, as the numbers above show: random matrices pass on
+# what the highway loses. But it depends on what the layers do, and training changes the layers.
 #
-# The price of pre-norm: the stream grows, so nothing has normed what comes out at the end. A **final norm** belongs behind the last layer. And a late layer adds one part to many, so it matters less.
+# The price of pre-norm: the stream grows, and nothing norms what comes out at the end. So a **final norm** belongs after the last layer. And a late layer adds one part to many, so it matters less.
 
 # %% question="block.where_norm"
 
 # %% [markdown]
 # ## 7. How strongly does the loss pull? (10 minutes)
 #
-# To compare the two places we need a number for each layer. Xiong et al. (2020) took the gradient of the loss with regard to a weight matrix of the layer, here $W_{down}$, and its norm, the root of the sum of all squares. It says how strongly
+# To compare the two places we need one number for each layer. Xiong et al. (2020) took the gradient of the loss with respect to a weight matrix of the layer, here $W_{down}$, and its norm, the root of the sum of all squares. It says how strongly
 # the loss pulls at this layer: how much an ordinary gradient step would change it. By hand: a layer whose gradient holds the numbers 3 and 4 has the norm $\sqrt{9 + 16} = 5$; a layer with 0 and 0.05 has 0.05, and learns a hundred times more slowly.
 #
-# The loss needs an aim: a matrix `head` (D, V) turns what leaves the stack into logits of V classes, and the loss is the mean cross-entropy, as in a language model.
+# For a loss we need something to predict: a matrix `head` (D, V) turns what leaves the stack into logits of V classes, and the loss is the mean cross-entropy, as in a language model.
 #
 # **Exercises.** First the stack, then the measure.
 #
 # <details><summary>Hint 1</summary>`for up, down in zip(w_up, w_down)` goes through the layers; the output of one is the input of the next.</details>
-# <details><summary>Hint 2</summary>`deep_stack`: the final norm stands behind the loop, and only for "pre". `gradient_norms`: `w_down.detach().requires_grad_()` is a leaf of your own.</details>
+# <details><summary>Hint 2</summary>`deep_stack`: the final norm comes after the loop, and only for "pre". `gradient_norms`: `w_down.detach().requires_grad_()` is a leaf of your own, whose gradient you can ask for.</details>
 # <details><summary>Hint 3</summary>`torch.autograd.grad(loss, w_down)` returns a tuple of one gradient (L, F, D). `flatten(1)` makes each layer a row, and `norm(dim=1)` one number of each.</details>
 
 # %% exercise="block.deep_stack"
@@ -429,15 +429,15 @@ curves(
 )
 
 # %% [markdown]
-# This is the finding of Xiong et al.: at birth the last layers of a post-norm stack are pulled at with the same force however deep the stack is. In a pre-norm stack the final norm divides by the stream's size, which has grown to $\sqrt{1 + L}$, so the
+# This is the finding of Xiong et al.: at initialisation the last layers of a post-norm stack are pulled at with the same force however deep the stack is. In a pre-norm stack the final norm divides by the stream's size, which has grown to $\sqrt{1 + L}$, so the
 # pull on the late layers shrinks like $1 / \sqrt L$ (measured, a little more slowly): four times as deep, about half the pull.
 #
-# Note what the picture does *not* show. One often reads that in post-norm the gradient vanishes toward the first layers. At birth, in this stack, the first layers are pulled at hardly less than the last. The vanishing comes later, and you will now see when.
+# Note what the picture does *not* show. One often reads that in post-norm the gradient vanishes toward the first layers. At initialisation, in this stack, the first layers are pulled at hardly less than the last. The vanishing comes later, and you will now see when.
 #
 # ## 8. Warm-up (10 minutes)
 #
-# Take it to a real task: predict the next word of a story, as in lesson 04, with 8 whole blocks (attention and feed-forward) around your own layers and norms. We train four times: post-norm and pre-norm, at the full learning rate from the first step on, and with a
-# **warm-up**, in which the rate grows in a line from almost 0 over the first steps. All else is the same, weights at birth and batches included.
+# Now a real task: predict the next word of a story, as in lesson 04, with 8 whole blocks (attention and feed-forward) made of your own layers and norms. We train four times: post-norm and pre-norm, each at the full learning rate from the first step on, and with a
+# **warm-up**, in which the rate grows linearly from almost 0 over the first steps. Everything else is the same, including initial weights and batches.
 
 # %%
 T, L, D = 32, 8, 32
@@ -483,7 +483,7 @@ class Writer(nn.Module):
         self.head = nn.Linear(D, V)
 
     def streams(self, ids: Tensor) -> list[Tensor]:
-        """What each layer leaves in the stream, the embedding in front."""
+        """What each layer leaves in the stream, the embedding first."""
         found = [self.words(ids) + self.positions.weight[: ids.shape[1]]]
         for layer in self.layers:
             found.append(layer(found[-1]))
@@ -505,7 +505,7 @@ def batch(step: int) -> Tensor:
 
 
 # %% [markdown]
-# While they train we look twice: at the **pull** on each layer, as in section 7, and at how alike the **tokens** are, by the mean cosine between the stream's vectors behind the last layer. (1 means that all tokens are the same vector.)
+# While they train we watch two things: the **pull** on each layer, as in section 7, and how alike the **tokens** are, measured by the mean cosine between the stream's vectors after the last layer. (1 means that all tokens have the same direction.)
 
 # %% tags=["measured"]
 steps, warmup, every = (40, 25, 20) if quick else (160, 100, 20)
@@ -513,7 +513,7 @@ sample = texts[:16]
 
 
 def pulls(model: Writer) -> list[float]:
-    """The norm of the loss's gradient with regard to each layer's w_down."""
+    """The norm of the loss's gradient with respect to each layer's w_down."""
     with torch.enable_grad():
         gradients = torch.autograd.grad(loss(model, sample), [layer.w_down for layer in model.layers])
     return [gradient.norm().item() for gradient in gradients]
@@ -521,7 +521,7 @@ def pulls(model: Writer) -> list[float]:
 
 @torch.no_grad()
 def alike(model: Writer) -> float:
-    """The mean cosine between all tokens of the sample behind the last layer."""
+    """The mean cosine between all tokens of the sample after the last layer."""
     directions = F.normalize(model.streams(sample[:, :-1])[-1].flatten(0, 1), dim=-1)
     return (directions @ directions.T).mean().item()
 
@@ -553,7 +553,7 @@ runs = {
 for name, (losses, pulled, cosines) in runs.items():
     print(
         f"{name:18} loss {sum(losses[-20:]) / 20:.2f}, pull at the first layer {pulled[-1][0]:.1e},"
-        f" tokens alike {cosines[0]:.2f} at birth, {cosines[-1]:.2f} now"
+        f" tokens alike {cosines[0]:.2f} before training, {cosines[-1]:.2f} now"
     )
 curves(
     {name: (range(1, steps + 1), losses) for name, (losses, _, _) in runs.items()},
@@ -563,9 +563,9 @@ curves(
 )
 
 # %% [markdown]
-# Post-norm at the full rate falls to the loss of a model that knows the frequencies of the words and *nothing else*, and there it stays. The very same weights learn with a warm-up. Pre-norm learns either way, and soonest without one. (In quick mode the runs are too short to show this.)
+# At the full rate, post-norm falls to the loss of a model that knows how frequent the words are and *nothing else*, and there it stays. With a warm-up the very same weights learn. Pre-norm learns either way, and soonest without one. (In quick mode the runs are too short to show this.)
 #
-# What has happened to it? Go through the steps with the slider. At birth the pulls are alike.
+# What has happened? Go through the steps with the slider. Before training the pulls are alike.
 
 
 # %%
@@ -589,7 +589,7 @@ Explorer(pulls_after(looks[-1]), [(str(n * every), n) for n in looks], lambda n:
 # %%
 curves(
     {name: ([n * every for n in looks], cosines) for name, (_, _, cosines) in runs.items()},
-    title="How alike are the tokens behind the last layer?",
+    title="How alike are the tokens after the last layer?",
     x_label="step",
     y_label="mean cosine",
 )
@@ -600,15 +600,15 @@ for n in looks:
     print(f"{n * every:3} steps: 1 - cosine, pull at the first layer: {' without, '.join(told)} with warm-up")
 
 # %% [markdown]
-# All four runs begin alike: the easiest thing to learn is how frequent words are. For this it needs no difference between the tokens, and they grow more alike. Adam's first steps move every weight by about the learning rate, whatever the gradient's size: with large early steps, all layers
+# All four runs begin alike: the easiest thing to learn is how frequent words are. For that the tokens need not differ, and they grow more alike. Adam's first steps move every weight by about the learning rate, whatever the size of the gradient: with large early steps, all layers
 # push the stream in the same direction. In post-norm the norm then divides the sum of the stream and this large common part, and what tells the tokens apart is divided down, layer by layer. It is the factor $1 / \sqrt 2$ of section 6, only worse, and now
-# the layers don't make up for it. At the full rate all tokens have become *one and the same* vector by step 20. Differences travel forward and their gradients backward by the same narrow way, and *now* the gradient vanishes: many powers of ten lie between the last layer and the first. What would be needed
-# for the repair can't get through.
+# the layers do not make up for it. At the full rate all tokens have become *one and the same* vector by step 20. Differences travel forward and their gradients backward along the same narrow road, and *now* the gradient vanishes: many powers of ten lie between the last layer and the first. What would be needed
+# to repair it cannot get through.
 #
-# With a warm-up post-norm comes close to that point too, as the numbers show, but finds its way back: the steps are still small when it matters. In pre-norm the highway carries the tokens' differences past whatever the layers do. So: post-norm can be trained, and when it is, it often ends up
-# a little better (Liu et al. 2020), but it needs care. Pre-norm forgives. Most large models are pre-norm, and they still use a short warm-up (lesson 11).
+# With a warm-up, post-norm comes close to that point, too, as the numbers show, but finds its way back: the steps are still small when it matters. In pre-norm the highway carries the differences between tokens past whatever the layers do. So post-norm can be trained, and when it is, it often ends up
+# a little better (Liu et al. 2020), but it needs care. Pre-norm is forgiving. Most large models are pre-norm, and still use a short warm-up (lesson 11).
 #
-# **Break it on purpose.** In pre-norm, forget the final norm. Nothing raises an error; the first loss tells:
+# **Break it on purpose.** Forget the final norm of pre-norm. No error is raised, but the first loss gives it away:
 
 # %%
 torch.manual_seed(0)
@@ -628,19 +628,19 @@ for n in (1, 8, 32):
 # A model that knows nothing should be about as surprised as one that guesses, ln V and a little more. If yours starts far above, something is too large.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: warm-up.** The claim to defend is the measured one: at this depth and this rate post-norm without warm-up fails more often. Ask what else would have helped (a smaller rate, pre-norm, smaller weights at birth) and try one.
+# **For instructors: warm-up.** The claim to defend is the measured one: at this depth and this rate post-norm without warm-up fails more often. Ask what else would have helped (a smaller rate, pre-norm, smaller initial weights) and try one.
 
 # %% [markdown]
 # ## 9. Dropout, and where it goes (7 minutes)
 #
-# **Dropout** (Srivastava et al. 2014) sets random numbers to 0 while training, so that no unit can rely on any other being there. It is a means against learning by heart, for small data. By hand, with $p = 0.5$ and the numbers 1, 1, 1, 1: if the second and the third go, what
-# stays must be doubled, $(2, 0, 0, 2)$, so that the sum is still 4, on average. In use nothing is dropped and nothing scaled.
+# **Dropout** (Srivastava et al. 2014) sets random numbers to 0 while training, so that no unit can rely on any other being there. It keeps a model from learning small data by heart. By hand, with $p = 0.5$ and the numbers 1, 1, 1, 1: if the second and the third go, what
+# stays must be doubled, $(2, 0, 0, 2)$, so that on average the sum is still 4. Outside training nothing is dropped and nothing is scaled.
 
 # %% [markdown]
-# **Exercise.** Dropout, with its chance handed in.
+# **Exercise.** Dropout, with its random numbers passed in.
 #
-# <details><summary>Hint 1</summary>`noise >= p` says which numbers stay. A tensor times bools is a tensor.</details>
-# <details><summary>Hint 2</summary>A share of 1 - p stays. By what do you divide, to have the old mean back?</details>
+# <details><summary>Hint 1</summary>`noise >= p` says which numbers stay. You can multiply a tensor by a tensor of bools.</details>
+# <details><summary>Hint 2</summary>A share of 1 - p stays. What must you divide by to get the old mean back?</details>
 # <details><summary>Hint 3</summary>When `training` is False, return x.</details>
 
 # %% exercise="block.dropout"
@@ -658,17 +658,17 @@ left, kept = ((t != 0).float().mean() for t in (stream, added))
 print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping from what is added leaves {kept:.0%}")
 
 # %% [markdown]
-# $0.9^{32} = 0.034$: dropout on the stream itself tears holes into the highway that no layer fills again. So it goes elsewhere:
+# $0.9^{32} = 0.034$: dropout on the stream itself tears holes in the highway that no layer can fill. So it goes elsewhere:
 #
 # | place | in the paper of 2017 | |
 # |---|---|---|
 # | on what a sublayer adds: $x + \mathrm{dropout}(f(\mathrm{norm}(x)))$ | yes | the usual one, `Block(..., dropout=0.1)` |
 # | on embedding plus position, once | yes | before the first layer |
-# | on the attention weights, behind the softmax | not in the paper, in most code | see the question |
-# | on the hidden numbers of the feed-forward layer | not in the paper, in much code | behind the activation |
+# | on the attention weights, after the softmax | not in the paper, in most code | see the question |
+# | on the hidden numbers of the feed-forward layer | not in the paper, in much code | after the activation |
 # | on the stream | never | |
 #
-# Remember `model.eval()` before you use a model: without it, it answers differently each time.
+# Remember to call `model.eval()` before you use a model: otherwise it answers differently each time.
 
 # %% question="block.attention_dropout"
 
@@ -680,7 +680,7 @@ print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping fro
 # | you see | look at |
 # |---|---|
 # | the loss falls to the entropy of the word frequencies and stays | tokens that have become one vector: post-norm without warm-up, too large a rate |
-# | a first loss far above ln V | the final norm of pre-norm is missing, or weights at birth too large |
+# | a first loss far above ln V | the final norm of pre-norm is missing, or the initial weights are too large |
 # | results that depend on the rest of the batch | a norm over the wrong axis; BatchNorm; `train()` where `eval()` is meant |
 # | small, constant differences from a reference model | `var` with D - 1; ε outside of the root, or another ε |
 # | NaN at padding | a vector of equal numbers and no ε |
@@ -699,13 +699,13 @@ print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping fro
 # ## What was simplified
 #
 # - Section 7's stacks have no attention and random inputs; section 8's model has both, and 8 layers of width 32 where real models have dozens of layers and thousands of numbers.
-# - One learning rate, one data set, runs of 160 steps. A smaller rate or fewer layers let post-norm learn without a warm-up, too: try `lr=2e-3`.
-# - Weights at birth matter as much as norms do: GPT-2 scales down what sublayers add by $1 / \sqrt{2L}$, and there are schemes that train deep stacks without any norm. We took the original's (Glorot's).
+# - One learning rate, one data set, runs of 160 steps. With a smaller rate or fewer layers post-norm learns without a warm-up, too: try `lr=2e-3`.
+# - Initial weights matter as much as norms do: GPT-2 scales down what sublayers add by $1 / \sqrt{2L}$, and there are schemes that train deep stacks without any norm. We took the original's (Glorot's).
 # - There are more places than two: norms on both sides of a sublayer, on queries and keys, on the embedding (the preset "tales" has the last two).
 #
 # ## Where this lives in tinytrans
 #
-# `tinytrans/nn/norms.py` has your `layer_norm`, `rms_norm` and `batch_norm`; `LayerNorm` and `RMSNorm` are the modules, which give the same numbers from fused kernels. In `tinytrans/nn/block.py` `pre_norm(x, norm, sublayer)` and
+# `tinytrans/nn/norms.py` has your `layer_norm`, `rms_norm` and `batch_norm`; `LayerNorm` and `RMSNorm` are the modules, which compute the same numbers with fused kernels. In `tinytrans/nn/block.py` `pre_norm(x, norm, sublayer)` and
 # `post_norm(x, norm, sublayer)` are one line each and work for any sublayer; `Block` takes one of them as its `residual`, and `GPTConfig(norm="rms", residual="post")` chooses by name.
 #
 # ## References

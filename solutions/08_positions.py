@@ -7,16 +7,16 @@
 # **You will be able to**
 #
 # - prove, and show on a machine, that attention without positions reads a set;
-# - build the sinusoidal table of the first transformer, say what its numbers mean, and add it rightly;
+# - build the sinusoidal table of the first transformer, say what its numbers mean, and add it correctly;
 # - use a learned table, and say where it ends and what happens there;
 # - derive rotary positions (RoPE), write them, and check the law that makes them relative: $R_m^\top R_n = R_{n-m}$;
 # - keep positions right while decoding with a cache, and recognise a model whose positions restart;
 # - say what happens to each of the three on a text longer than any in training, from your own measurement.
 #
-# **Builds on** lesson 04 (attention, masks) and, for the word *head*, 05. **Leads to** 10 (generation with a cache).
+# **Builds on** lesson 04 (attention, masks), 05 (what a head is) and 07 (norms, the residual stream). **Leads to** 10 (generation with a cache).
 #
 # **Time** about 85 minutes: a set 10, clocks 20, a learned table 10, distance 5, turning 20, how far it reaches 10, decoding 10. The
-# notebook computes for about a minute on two CPU cores. A GPU changes nothing but the speed of section 6.
+# notebook computes for about half a minute on two CPU cores. A GPU changes nothing but the speed of section 6.
 #
 # **Letters** B sequences in a batch, T tokens, S keys, D width of a token, K width of a head's queries and keys, $\theta_i$ the speed of pair $i$.
 
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 # %%
 torch.set_num_threads(1)  # tensors as small as ours gain nothing from a second thread
-torch.manual_seed(0)
+seeded = torch.manual_seed(0)
 
 # %% tags=["tools"]
 import os
@@ -65,8 +65,8 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 #
 # $$\sum_s \alpha_s v_s, \qquad \alpha_s = \frac{\exp(q \cdot k_s / \sqrt K)}{\sum_j \exp(q \cdot k_j / \sqrt K)} .$$
 #
-# Both are sums over the words, and a sum does not care in which order its terms come. Nothing in it says $s = 1$ or $s = 2$. So let us look at
-# three words with random embeddings, and at what self-attention hands to each of them in either sentence.
+# Both are sums over the words, and a sum does not care about the order of its terms. Nothing in them says which word came first. Let us take
+# three words with random embeddings and see what self-attention gives each of them in the two sentences.
 
 # %%
 vectors = {word: torch.randn(8) for word in ("dog", "bites", "man")}
@@ -84,9 +84,9 @@ for word in vectors:
     print(f"{word:6} differs between the two sentences by {(news[word] - no_news[word]).abs().max():.1e}")
 
 # %% [markdown]
-# What is left is rounding. *Man* gets the same vector whether he bites or is bitten. Stack as many such layers as you like, put feed-forward
-# layers and norms in between: each of these works on one word at a time, so the next layer again gets a set. Precisely: if $P$ is any
-# reordering, $\mathrm{SA}(PX) = P\,\mathrm{SA}(X)$. Shuffled in, shuffled out. And training cannot help, for it holds for *all* matrices.
+# Only rounding is left. *Man* gets the same vector whether he bites or is bitten. Stacking more such layers does not help, nor do feed-forward
+# layers and norms in between: each of those works on one word at a time, so the next layer again receives a set. In symbols: if $P$ is any
+# reordering, $\mathrm{SA}(PX) = P\,\mathrm{SA}(X)$. Shuffled in, shuffled out. Training cannot help either, because this holds for *all* matrices.
 
 # %%
 x = torch.randn(50, 8)
@@ -104,10 +104,10 @@ print(
 # %% [markdown]
 # ## 2. A clock with many hands (20 minutes)
 #
-# So the order must be put into the vectors themselves: to the embedding of each word we add a vector $p_t$ that belongs to its place. The same
-# word at two places then comes in as two vectors. This is called an **absolute** position: done once, at the input.
+# So the order has to go into the vectors themselves: to the embedding of each word we add a vector $p_t$ that belongs to its place. The same
+# word at two places then enters as two different vectors. This is an **absolute** position, and it is added once, at the input.
 #
-# Which vector? The first ideas fail in instructive ways.
+# Which vector? The obvious ideas fail in instructive ways.
 #
 # | idea | what goes wrong |
 # |---|---|
@@ -115,14 +115,14 @@ print(
 # | $t / T$, from 0 to 1 | the step from a word to the next depends on the length of the text |
 # | the digits of $t$: 0, 4, 7 | bounded, and one step is one step; but from 099 to 100 everything jumps |
 #
-# The digits are nearly right. The last one changes fast, the one before ten times slower, and so on: together they know the place, near and far. To make
-# that smooth, let each digit be a hand of a **clock**: the first goes round quickly, each next one slower. A hand is known by its sine and its cosine,
-# always between -1 and 1. With D numbers there is room for D/2 hands. Pair $i = 0, 1, \dots$ turns, per position, by
+# The digits are nearly right. The last one changes fast, the one before it ten times more slowly, and so on: together they tell nearby places apart and distant ones too. To make
+# that smooth, turn each digit into the hand of a **clock**: the first goes round quickly, each of the others more slowly than the one before. A hand is described by its sine and its cosine,
+# both always between -1 and 1. With D numbers there is room for D/2 hands. Per position, pair $i = 0, 1, \dots$ turns by
 #
 # $$\theta_i = 10000^{-2i/D} \quad \text{radians}.$$
 #
 # By hand, for D = 4: $\theta_0 = 10000^0 = 1$, one radian (57°) a position, a full circle in about 6 positions. $\theta_1 = 10000^{-2/4} = 0.01$: a full circle
-# in 628. The speeds fall by equal *factors*, like the value of digits. With D = 512 the slowest hand takes some 60,000 positions.
+# in 628. The speeds fall by equal *factors*, like the values of digits. With D = 512 the slowest hand takes some 60,000 positions to go round.
 
 # %% [markdown]
 # **Exercise.** The speeds of the hands.
@@ -135,7 +135,7 @@ print(
 # from: tinytrans.nn.positions.frequencies
 
 # %% [markdown]
-# Now the table: place $t$ has the angle $t\,\theta_i$ on hand $i$, of which we write down sine and cosine, in turn:
+# Now the table. At place $t$, hand $i$ stands at the angle $t\,\theta_i$; we write down its sine and its cosine, one after the other:
 #
 # $$PE(t, 2i) = \sin(t\,\theta_i), \qquad PE(t, 2i + 1) = \cos(t\,\theta_i) .$$
 #
@@ -148,13 +148,13 @@ print(
 # | 2 | 0.91 | -0.42 | 0.02 | 1.00 |
 # | 3 | 0.14 | -0.99 | 0.03 | 1.00 |
 #
-# (Some code has all sines first and then all cosines. A model learns as well with that; but weights and code must agree.)
+# (Some code puts all the sines first and then all the cosines. A model learns just as well with that, but its weights and its code must agree.)
 
 # %% [markdown]
 # **Exercise.** The sinusoidal table.
 #
 # <details><summary>Hint 1</summary>An angle for each position and each pair: a column of positions times a row of frequencies. `positions[..., None]` makes the column.</details>
-# <details><summary>Hint 2</summary>You have two tensors (..., T, D/2), sines and cosines, and want them in turn: what does `torch.stack` with `dim=-1` give, and what does `flatten(-2)` make of it?</details>
+# <details><summary>Hint 2</summary>You have two tensors (..., T, D/2), sines and cosines, and want them to alternate: what does `torch.stack` with `dim=-1` give, and what does `flatten(-2)` make of it?</details>
 # <details><summary>Hint 3</summary>For an odd D there is one number too many at the end: cut at D.</details>
 
 # %% exercise="positions.sinusoidal"
@@ -165,10 +165,10 @@ table = sinusoidal(torch.arange(64), 32)
 heat_map(sinusoidal(torch.arange(20), 16), title="sinusoids, 16 wide", row_label="position", column_label="number")
 
 # %% [markdown]
-# Each row is a place. On the left the numbers swing fast, on the right hardly at all within 20 places. Two properties are worth a check:
+# Each row is a place. On the left the numbers swing fast, on the right they hardly move within 20 places. Two properties are worth checking:
 #
-# - Each row is equally long: $\sin^2 + \cos^2 = 1$ for each pair, so $|p_t|^2 = D/2$. Every embedding is moved *by the same distance, in another direction*.
-# - The product of two rows depends on their distance alone: $p_t \cdot p_s = \sum_i \cos\big((t - s)\,\theta_i\big)$, for
+# - All rows have the same length: $\sin^2 + \cos^2 = 1$ for each pair, so $|p_t|^2 = D/2$. Every embedding is moved *by the same distance, each place in its own direction*.
+# - The product of two rows depends on their distance alone: $p_t \cdot p_s = \sum_i \cos\big((t - s)\,\theta_i\big)$, because
 #   $\sin a \sin b + \cos a \cos b = \cos(a - b)$. By hand, from the table above: rows 1 and 2 give 0.76 - 0.23 + 0.00 + 1.00 = 1.54, rows 2 and 3 give 0.13 + 0.41 + 0.00 + 1.00 = 1.54, and $\cos 1 + \cos 0.01 = 1.54$.
 #
 # Neighbours are alike, and far places are not:
@@ -184,17 +184,17 @@ curves(
 )
 
 # %% [markdown]
-# The three lines are pieces of a single curve: what counts is the distance. Keep this in mind for section 5.
+# The three lines are pieces of one and the same curve: only the distance counts. Remember this in section 5.
 #
 # ### Adding it
 #
-# A detail that is easily lost. Embeddings start small: numbers near $1/\sqrt D$, so that they have length 1. The row of a place has length $\sqrt{D/2}$, for D = 512 sixteen times as
-# much. Simply added, the places would shout the words down. So the first transformer multiplies the embeddings by $\sqrt D$ first:
+# One detail is easy to miss. Embeddings start small: their numbers are near $1/\sqrt D$, so that they have length 1. The row of a place has length $\sqrt{D/2}$, which for D = 512 is sixteen times as
+# long. Simply added, the places would shout the words down. So the first transformer multiplies the embeddings by $\sqrt D$ before it adds:
 #
 # $$x_t \leftarrow \sqrt D \, x_t + p_t .$$
 
 # %% [markdown]
-# **Exercise.** Add the table to a batch of embeddings. The first of the T tokens may stand further on than 0 (`start`): remember it, section 7 needs it.
+# **Exercise.** Add the table to a batch of embeddings. The first of the T tokens need not stand at 0: `start` says where it stands. Section 7 will need this.
 #
 # <details><summary>Hint 1</summary>T and D are the last two entries of the shape of x. Which positions do the tokens have?</details>
 # <details><summary>Hint 2</summary>`torch.arange(a, b)` runs from a to b - 1.</details>
@@ -204,7 +204,7 @@ curves(
 # from: tinytrans.nn.positions.add_sinusoidal
 
 # %% [markdown]
-# Is *man* another one now?
+# Does *man* come out differently now?
 
 
 # %%
@@ -219,24 +219,24 @@ for word in vectors:
     print(f"{word:6} differs between the two sentences by {(news[word] - no_news[word]).abs().max():.2f}")
 
 # %% [markdown]
-# Even *bites*, which stands in the middle both times: it sees others at other places.
+# Yes, and so does *bites*, although it stands in the middle both times: its two neighbours have changed places.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: questions that come here.** *Why not simply add the number of the position?* Try it: the sum drowns the word; "a share of the length" then gives the same place different numbers in texts of different lengths.
-# *Why sines and cosines both?* One number per frequency cannot be turned; two can, and that is section 5. *Why 10000?* The slowest hand shall not come round within any text one expects.
+# *Why sines and cosines both?* One number per frequency cannot be turned; two can, and that is section 5. *Why 10000?* The slowest hand should not come full circle within any text that one expects.
 
 # %% [markdown]
 # ## 3. Or learn it (10 minutes)
 #
-# Why compute the vectors at all? Take a table of max_len rows, start it at random, and let training find them, as it finds the words' embeddings. That is what BERT and
-# GPT-2 do. Vaswani et al. tried both and found them equally good. Two tables, then: the first asked *which word*, the second *where*.
+# Why compute the vectors at all? Take a table of max_len rows, fill it at random, and let training find the rows, just as it finds the words' embeddings. BERT and
+# GPT-2 do this. Vaswani et al. tried both ways and found them equally good. Now there are two tables: one is asked *which word*, the other *where*.
 #
 # $$x_t = \mathrm{tokens}[\mathrm{id}_t] + \mathrm{places}[t]$$
 #
 # By hand: with tokens = (0, 10) and places = (0.1, 0.2, 0.3), the ids 1, 1, 0 become 10.1, 10.2, 0.3. (No $\sqrt D$ here: a learned table finds its own size.)
 #
-# The price: the table **ends**. A model with 1024 rows cannot be asked about token 1025, and row 900 is only as good as the texts of more than 900 tokens in training. The end
-# must be noticed. A slice `places[start:stop]` beyond the end raises no error, it just comes back shorter. See what may follow:
+# The price: the table **ends**. A model with 1024 rows cannot read a 1025th token, and row 900 has learned only from training texts of more than 900 tokens. Your code has to
+# notice the end by itself: a slice `places[start:stop]` that reaches beyond it raises no error, it just comes back shorter. See what that can lead to:
 
 # %%
 places, words3 = torch.randn(6, 4), torch.randn(3, 4)
@@ -244,10 +244,10 @@ late = places[5:8]  # three places asked for
 print(f"three asked for, {len(late)} got, and the sum has the shape {tuple((words3 + late).shape)} all the same")
 
 # %% [markdown]
-# One row was left, and broadcasting spread it over all three tokens: they now stand at the same place. No error, just a model that has become a little worse.
+# One row was left, and broadcasting spread it over all three tokens, which now stand at the same place. There is no error, only a model that has become a little worse.
 
 # %% [markdown]
-# **Exercise.** Embed words and places, and refuse what lies beyond.
+# **Exercise.** Embed words and places, and refuse positions beyond the table.
 #
 # <details><summary>Hint 1</summary>`tokens[ids]` looks up a whole batch of ids at once: (B, T) -> (B, T, D).</details>
 # <details><summary>Hint 2</summary>The tokens stand at start, start + 1, ... What is one more than the last place, and to what must it be compared?</details>
@@ -269,7 +269,7 @@ except ValueError as error:
 #
 # $$(x_m + p_m)\, A\, (x_n + p_n)^\top = \underbrace{x_m A\, x_n^\top}_{\text{word, word}} + \underbrace{x_m A\, p_n^\top + p_m A\, x_n^\top}_{\text{word, place}} + \underbrace{p_m A\, p_n^\top}_{\text{place, place}}, \qquad A = W_Q W_K^\top .$$
 #
-# The model can distil the distance from the last term, but it has to learn that, from every pair of places anew. And positions are added once, at the bottom; the
+# The model can work out the distance from the last term, but it has to learn this for every pair of places separately. And positions are added only once, at the bottom; the
 # higher layers get what is left of them. **Relative** positions put the distance where it is needed: into the scores of *every* layer.
 #
 # | | what happens to the score of query m and key n |
@@ -283,12 +283,12 @@ except ValueError as error:
 #
 # ## 5. Turn, don't add (20 minutes)
 #
-# We are looking for a function $f(q, m)$ that puts place $m$ into a query (and place $n$ into a key), such that the product knows the distance alone:
+# We are looking for a function $f(q, m)$ that puts place $m$ into a query (and place $n$ into a key) in such a way that the product depends on the distance alone:
 #
 # $$f(q, m) \cdot f(k, n) = g(q, k, n - m) .$$
 #
-# In section 2 something of that kind happened: $\cos(a - b)$, two angles of which only the difference was left. So take K = 2, where $q$ and $k$ are arrows in a plane, and **turn** them:
-# $q$ by the angle $m\theta$, $k$ by $n\theta$. The product of two arrows is their lengths times the cosine of the angle *between* them, and that has changed by $(n - m)\theta$, wherever they stand.
+# Section 2 had something of that kind: in $\cos(a - b)$ only the difference of two angles was left. So take K = 2, where $q$ and $k$ are arrows in a plane, and **turn** them:
+# $q$ by the angle $m\theta$, $k$ by $n\theta$. The product of two arrows is the product of their lengths times the cosine of the angle *between* them, and that angle has changed by $(n - m)\theta$, wherever in the text they stand.
 #
 # By hand, with θ = 30°, $q = (2, 0)$ and $k = (1, 1)$:
 #
@@ -298,7 +298,7 @@ except ValueError as error:
 # | m = 5, turned by 150°: (-1.73, 1) | n = 3, turned by 90°: (-1, 1) | -2 | **2.73** |
 # | m = 3, turned by 90°: (0, 2) | n = 3, turned by 90°: (-1, 1) | 0 | **2**, as without any turn |
 #
-# As a matrix, the turn of place $m$ and the law that we were looking for are
+# Written as a matrix, the turn of place $m$ and the law that we were looking for are
 #
 # $$R_m = \begin{pmatrix} \cos m\theta & -\sin m\theta \\ \sin m\theta & \cos m\theta \end{pmatrix}, \qquad q_m = R_m q, \qquad k_n = R_n k,$$
 #
@@ -306,7 +306,7 @@ except ValueError as error:
 #
 # turning back by $m$ steps and forward by $n$ is turning by $n - m$.
 #
-# A head has more than two numbers. So cut it into K/2 pairs, and turn each at its own speed $\theta_i$: the clock of section 2 again. A turn mixes the two numbers of a pair,
+# A head has more than two numbers. So cut it into K/2 pairs and turn each at its own speed $\theta_i$: this is the clock of section 2 again. A turn mixes the two numbers of a pair,
 # $(x_1, x_2) \to (x_1 \cos\varphi - x_2 \sin\varphi,\ x_2 \cos\varphi + x_1 \sin\varphi)$, and leaves all others alone. No K by K matrix is ever built.
 #
 # Which numbers make a pair? The paper takes neighbours, (0, 1), (2, 3) and so on. Most published weights (GPT-NeoX, Llama in Hugging Face's format) take $i$ and $i + K/2$: the first half of the vector
@@ -342,7 +342,7 @@ for m, n in ((3, 1), (5, 3), (3, 3)):
 # from: tinytrans.nn.positions.rope
 
 # %% [markdown]
-# Three laws, checked on your function. $R_m$ is what turning the unit vectors gives (as columns).
+# Let us check three laws on your function. Turning the unit vectors gives the columns of $R_m$.
 
 
 # %%
@@ -362,7 +362,7 @@ print(f"the library's `rotate`, which the models use: off by {(fast - rope(x, to
 # ### Watch the hands
 #
 # K = 16 has eight pairs. Move the slider: pair 0 races round, pair 7 hardly moves. From place 2 to 7 each hand moves by the same angle
-# as from 20 to 25: that is the law. The still picture says it in numbers, for places further and further out: which share of a full turn each pair stands at.
+# as from 20 to 25: that is the law. The still picture gives numbers, for places further and further out: by which share of a full turn each pair has moved.
 
 
 # %%
@@ -415,9 +415,9 @@ Explorer(
 # %% [markdown]
 # ## 6. How far does it reach? (10 minutes)
 #
-# We train the same small model four times, on texts of T = 32 words, and then let it read 128. It is a chain of two rounds of attention (norms and residuals from lesson 07), and the four differ only in how they know
-# the places. The texts are windows cut anywhere out of the course's stories, so that a place says nothing about what is told there. The learned table gets 128 rows, of
-# which training will only ever reach the first 32: with 32 rows your `embed_at` would refuse, rightly.
+# We train the same small model four times, on texts of T = 32 words, and then let it read 128. It has two rounds of attention (with norms and residuals as in lesson 07), and the four differ only in how they learn about
+# places. The texts are windows cut out of the course's stories at random, so that a place says nothing about what is told there. The learned table gets 128 rows, although
+# training only ever reaches the first 32: with just 32 rows your `embed_at` would refuse the longer text, and rightly.
 
 
 # %%
@@ -502,14 +502,14 @@ curves(
 )
 
 # %% [markdown]
-# Read the picture from left to right. **Within the first 32 places** all four learn. The model without positions is clearly the slowest: under a causal mask it can tell places apart a little, since each word
-# sees a set of another size, but it has to find that out by itself. In a training as short as this sinusoids are ahead, with RoPE and the learned table a little behind. (That is one seed and 300 steps; what a long training would say we have not measured.)
+# Read the picture from left to right. **Within the first 32 places** all four learn. The model without positions is clearly the worst: under a causal mask it can tell places apart a little, since each word
+# sees a set of a different size, but it has to find that out by itself. After so short a training sinusoids are ahead, with RoPE and the learned table a little behind. (This is one seed and 300 steps; we have not measured what a long training would do.)
 #
-# **Beyond 32** all four get worse, though they have more text to go by. The learned table falls hardest: its further rows were never trained, so what the model adds there is noise. The sinusoids *can* be computed there; but
-# the model has never seen them, and does not know what they mean. RoPE bends up late and gently, and stays the lowest. Its products depend on distances alone, but distances beyond 31 are new to it too, and the slow hands stand at angles that
-# they have never shown. *Relative* does not mean *endless*. Even the model without positions suffers: sets of more than 32 words are new to it.
+# **Beyond 32** all four get worse, though they have more text to go by. The learned table suffers most: its later rows were never trained, so what the model adds there is noise. The sinusoids *can* be computed there, but
+# the model has never seen these and does not know what they mean. RoPE's curve bends up late and gently, and stays among the lowest. Its products depend on distances alone, but distances beyond 31 are new to it too, and the slow hands reach angles that
+# they never showed in training. *Relative* does not mean *endless*. Even the model without positions gets worse: sets of more than 32 words are new to it.
 #
-# There is a cure for the relative one. With a **sliding window** of 32 (lesson 04) no word looks further back than in training, at any place. Nothing is trained anew, only the mask is another:
+# For the relative kind there is a cure. With a **sliding window** of 32 (lesson 04) no word, wherever it stands, looks further back than in training. Nothing is retrained; only the mask changes:
 
 # %% tags=["measured"]
 narrow = window(LONG, T, device=device)
@@ -524,8 +524,8 @@ curves(
 )
 
 # %% [markdown]
-# RoPE reads on as if nothing had happened, for nothing *has* happened: all its distances are known, and no place differs from any other. (The model without positions holds its own, lower level, for the same reason.) The two absolute ones are
-# hardly helped: their new places are still new. In quick mode there was too little training for any of that.
+# RoPE reads on as if nothing had happened, and for RoPE nothing *has* happened: it knows all the distances, and no place differs from any other. (The model without positions stays level too, for the same reason, but at its own, higher loss.) The two absolute ones
+# gain little: their new places are still new. (In quick mode there is too little training to see any of this.)
 #
 # Other cures stretch the angles: a larger base (Llama 3 has 500,000), or positions squeezed into the range of training, followed by a little more training (Chen et al. 2023). ALiBi was built for this
 # test: far keys count less from the start.
@@ -537,10 +537,10 @@ curves(
 # %% [markdown]
 # ## 7. Decoding: do not begin at 0 again (10 minutes)
 #
-# A model writes word by word. With a **cache** (lesson 10 builds a fast one) the keys and values of all earlier words are kept, and only the new one is computed: one query, one key, one value. The keys in the cache were
+# A model writes word by word. With a **cache** (lesson 10 builds a fast one) the keys and values of all earlier words are kept, and only those of the new word are computed: one query, one key, one value. The keys in the cache were
 # turned when they came in. The new query and key must be turned too, by *their* place in the whole text.
 #
-# And here sits the most frequent mistake with positions: the tensor that comes in has a single row, `torch.arange(1)` is 0, and so the new word stands at place 0. And the next one, and all that follow. Nothing crashes.
+# This is where the most frequent mistake with positions is made: the tensor that comes in has a single row, `torch.arange(1)` is 0, and so the new word is put at place 0. So is the next one, and every word after it. Nothing crashes.
 #
 # By hand: three words are in the cache, at places 0, 1 and 2. So the new one stands at 3, which is the *number of keys in the cache*. After the step there are four.
 
@@ -557,7 +557,7 @@ curves(
 # %% [markdown]
 # ### Break it on purpose
 #
-# Let the trained RoPE model read unseen texts word by word, once with your step and once with a step that restarts. The first must give what the whole text gives at once.
+# We let the trained RoPE model read unseen texts word by word, once with your step and once with a step that restarts. Yours must give the same logits as reading the whole text at once.
 
 
 # %% tags=["measured"]
@@ -610,20 +610,20 @@ for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
     print(f"{name}:\n    {write(step, test[0, :10])}\n")
 
 # %% [markdown]
-# The same weights, the same text, and the broken one is not gibberish: it still knows which words go together, it has only lost the order. That makes the mistake so hard to see by eye, and so easy to see by
-# the test that you have just run: **word by word must equal all at once**, over several steps. A test with one step would not see it, nor would one with a model without positions.
+# The weights and the text are the same, and the broken version does not write gibberish: it still knows which words go together, it has only lost their order. That makes the mistake hard to see by eye, and easy to find with
+# the test that you have just run: **word by word must equal all at once**, over several steps. A test of a single step would miss it, and so would a test on a model without positions.
 #
 # ## 8. What to watch out for
 #
 # | you see | look at |
 # |---|---|
 # | a model that ignores word order | positions never added; RoPE that turns nothing (keeps lengths, and is even relative!) |
-# | training fine, writing poor, the more so the longer | positions that restart in decoding; a cache turned twice |
+# | good in training, poor at writing, and worse the longer it writes | positions that restart in decoding; keys in the cache turned twice |
 # | published weights that give nonsense | pairs: neighbours or halves; sines and cosines in turn or in halves; the base |
-# | an index error, or worse, none, on long texts | the end of a learned table |
+# | an index error on long texts, or, worse, none | the end of a learned table |
 # | good up to the training length, bad beyond | any of the three: a window, a larger base, or training on longer texts |
 # | a rolling cache that goes wrong when it is full | the place is the number of words *so far*, no longer the number of keys kept |
-# | wrong far out in half precision | angles computed in half precision: 1001 is not even a bfloat16; compute them in single |
+# | wrong at distant positions in half precision | angles computed in half precision: bfloat16 cannot even hold 1001; compute them in single precision |
 # | padding on the left | its places count too, unless you give each row its own positions |
 #
 # <!-- pitfalls: positions -->
@@ -636,14 +636,14 @@ for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
 # %% [markdown]
 # ## What was simplified
 #
-# - One head of width 64, no feed-forward layers, words instead of tokens, and a minute of training: the order of the curves is what to take away, not their heights.
-# - We measured one seed. Try another (`torch.manual_seed(1)` in section 6), and see what stays.
+# - One head of width 64, no feed-forward layers, words instead of tokens, and seconds of training: remember the order of the curves, not their heights.
+# - We measured one seed. Try another (`torch.manual_seed(1)` in section 6) and see what remains.
 # - A loss beyond the training length is one test of extrapolation; finding a fact far back is another, and a harder one.
-# - The cache was a tensor that grows; lesson 10 takes its room once.
+# - The cache was a tensor that grows with every step; the library sets its room aside once (lesson 10).
 #
 # ## Where this lives in tinytrans
 #
-# `tinytrans/nn/positions.py` holds what you wrote, under the same names. `rotation_at` computes sines and cosines once for all layers, and `rotate` turns by them: the same numbers as `rope`, and sooner.
+# `tinytrans/nn/positions.py` holds what you wrote, under the same names. `rotation_at` computes sines and cosines once for all layers, and `rotate` turns by them: the same numbers as `rope`, in less time.
 # `Attention` calls it after the split into heads; `GPTConfig(positions="rope" | "learned" | "sinusoidal" | "none")` chooses.
 #
 # ## References
@@ -662,4 +662,4 @@ for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
 # **For instructors.** Let learners predict the four curves of section 6 before they run them; most expect RoPE to go on for ever. The window is the moment to ask what *relative* really promised. Common questions: why 10000 (the slowest
 # hand must not come round within any text; any large number will do), why both sine and cosine (one alone cannot tell an angle from its mirror image, and the shift would be no rotation), why the last pairs hardly move (they carry what
 # should not depend on place). Those who know complex numbers may write `turn` with them: the check accepts it. Expect `exponent i / width` and `restarts at 0` in the mistakes report. One run's
-# figures, loss at place 32, at 128, at 128 with the window: none 2.3, 3.3, 2.3; sinusoidal 1.6, 3.9, 3.1; learned 1.8, 7.0, 6.3; RoPE 1.8, 3.1, 1.6. Restarting at 0 takes RoPE's loss on 32 words from 1.8 to 3.6.
+# figures, loss at place 32, at 128, at 128 with the window: none 2.2, 3.3, 2.5; sinusoidal 1.5, 4.0, 3.3; learned 1.8, 5.7, 5.1; RoPE 1.6, 3.3, 1.7. Restarting at 0 takes RoPE's loss on 32 words from 1.8 to 3.9.

@@ -1,23 +1,23 @@
 # %% [markdown]
 # # 10 · Generation and the KV cache
 #
-# A trained transformer gives you numbers: for every position, how likely each token is to come next. This lesson makes a text out of
-# them. That sounds like the easy part, and the first try will give you a world in which every morning is cloudy.
+# A trained transformer gives you numbers: for every position, how likely each token is to come next. This lesson turns them into
+# text. That sounds like the easy part, yet the first attempt will give you a world in which every morning is cloudy.
 #
 # **You will be able to**
 #
 # - write the loop that turns next-token probabilities into text, and say why only the last position is asked;
-# - show why the likeliest token is not the best choice, and why plain chance is not, either;
+# - show why the likeliest token is not the best choice, and why pure chance is not either;
 # - write temperature, top-k and top-p, and choose between them by a measured trade of quality for diversity;
-# - extend several texts at once by beam search, and say what it is good for;
+# - keep several texts at once by beam search, and say what it is good for;
 # - write attention with a KV cache, prove that it changes nothing, measure what it saves, and count what it costs.
 #
 # **Builds on** lesson 04 (attention and the causal mask), 07 (the block) and 08 (positions). **Leads to** 11 (training such a model yourself).
 #
 # **Time** about 90 minutes: the loop 10, greedy 8, chance 12, temperature 8, cutting the tail 15, the trade 7, beams 10, the cache 15, breaking it 5.
-# The notebook computes for about two minutes in all on two CPU cores. A GPU changes the speeds in section 8, and nothing else.
+# The notebook computes for about a minute on two CPU cores. A GPU changes the speeds in section 8 and nothing else.
 #
-# **Letters** B texts in a batch, T tokens of them that are read, S tokens that are looked at, P of them cached, V vocabulary, D width of the model, H heads, K width of a head, $z$ logits,
+# **Letters** B texts in a batch, T tokens that are read now, S tokens that may be looked at, P of them cached, V vocabulary, D width of the model, H heads, K width of a head, $z$ logits,
 # $\tau$ temperature, W beams.
 
 # %% tags=["setup"]
@@ -32,6 +32,7 @@ seeded = torch.manual_seed(0)
 # %% tags=["tools"]
 import os
 import time
+from textwrap import fill
 
 from graders.check import check
 from tinytrans import checkpoints, generate, load, pick
@@ -56,7 +57,7 @@ print(f"running on {device}{', in quick mode' if quick else ''}: a GPT with {mod
 #
 # ## 1. One token after the other (10 minutes)
 #
-# The model was trained on short stories, in which an animal with a name wants something, meets a friend, and ends happy or sad. Let it read the beginning of one.
+# The model was trained on short stories in which an animal with a name wants something, meets a friend, and ends up happy or sad. Let it read the beginning of one.
 
 
 # %%
@@ -78,18 +79,18 @@ bars(
 )
 
 # %% [markdown]
-# There is a row of logits for *each* token: the first one says what may follow *Once*, the second what may follow *Once upon*. In training all of them are used. Now
-# we know what follows those; only the **last position** says something new. So: read the text, take the last row, choose a token, put it at the end, and read again. Such a model is
-# called **autoregressive**, since what it predicts comes from what it has said before.
+# There is a row of logits for *each* token: the first says what may follow *Once*, the second what may follow *Once upon*. Training uses all of them. Here
+# we already know what follows the earlier tokens; only the **last position** says something new. So: read the text, take the last row, choose a token, append it, and read again. Such a model is
+# called **autoregressive**: it predicts from what it has said itself.
 #
 # Nothing is lost by going token by token. Every distribution over whole texts is a product of such steps, the chain rule of probability:
 #
 # $$p(x_1, \dots, x_n) = \prod_{t=1}^{n} p(x_t \mid x_1, \dots, x_{t-1}) .$$
 #
 # By hand: if *a* has the chance 0.5, and *fox* after *a* 0.2, then *a fox* has $0.5 \cdot 0.2 = 0.1$. For long texts one adds logarithms instead of multiplying, $\ln 0.5 + \ln 0.2 = -2.30$: a
-# product of a hundred such factors no longer fits a 32-bit float.
+# product of a hundred such factors is too small for a 32-bit float.
 #
-# And which token shall we choose? The obvious answer: the likeliest. That is **greedy** decoding.
+# Which token should we choose? The obvious answer is the likeliest one. That is **greedy** decoding.
 
 # %% [markdown]
 # **Exercise.** One greedy step for a batch of texts. A text that has ended with a stop token waits for the others: it repeats its stop.
@@ -114,10 +115,10 @@ ids = prompt
 with torch.no_grad():
     while ids[0, -1] != END and ids.shape[1] < (40 if quick else 200):
         ids = greedy_step(ids, model(ids), END)
-print(text_of(ids[0]))
+print(fill(text_of(ids[0]), 110))
 
 # %% [markdown]
-# It is fluent. Does it make sense? The course has verifiers that read along: they know the words for names, animals and places, and a story is **consistent** when it keeps to one hero, one friend, one place and so on.
+# The story is fluent. Does it make sense? The course has verifiers that read along: they know the words for names, animals and places, and call a story **consistent** when it keeps to one hero, one friend, one place and so on.
 
 # %%
 for rule, kept in consistent(text_of(ids[0])).items():
@@ -132,7 +133,7 @@ print(
 # %% [markdown]
 # ## 2. What is wrong with the likeliest? (8 minutes)
 #
-# Two things. First, from one beginning there is *one* greedy story, for ever. And from other beginnings there are others that resemble it:
+# Two things. First, a given beginning has *one* greedy story, always the same. And other beginnings lead to stories that resemble it:
 
 # %%
 for beginning in ("Once upon a time there was", "Do you know", "Far away lived", "This is the story of"):
@@ -143,9 +144,9 @@ weather = [tale.facts.weather for tale in load("tales", n=20 if quick else 500, 
 print("weather in real stories:", {name: f"{weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))})
 
 # %% [markdown]
-# In the real stories there are many kinds of weather, all about as frequent. Greedy turns the smallest lead into a certainty: what is a little likelier than the rest becomes all there is. No single step is bad, and the world that comes out is wrong. **What is most likely at each step is not typical of the whole.**
+# The real stories have many kinds of weather, each about as frequent as the others. Greedy decoding turns the smallest lead into a certainty: what is a little likelier than the rest becomes all there is. No single step is bad, and yet the world that comes out is wrong. **What is most likely at each step is not typical of the whole.**
 #
-# The second fault shows when we let the model go on beyond the end of its story. We count how many groups of four tokens have occurred before in the same text.
+# The second fault shows when we let the model write on beyond the end of its story. We count how many groups of four tokens have occurred before in the same text.
 
 
 # %%
@@ -176,12 +177,12 @@ for name, run in runs.items():
     print(f"{name}: {sum(repeated(run)) / len(repeated(run)):.0%} of all groups are repetitions")
 
 # %% [markdown]
-# Greedy runs in circles. It must, in the end: the next token is a function of the last tokens that the model can see, there are only finitely many such windows, and as soon as one comes back everything that followed it comes back, without end. (A model that chooses
-# by chance may leave a circle.) In practice it happens long before any window repeats, because models have learned that what was said once is likely to be said again, and each repetition strengthens the next (Holtzman et al. 2019; Xu et al. 2022). Large models do it, too.
+# Greedy decoding runs in circles. In the end it has to: the next token is a function of the tokens that the model can see, there are only finitely many such windows, and as soon as one of them returns, everything that followed it returns too, without end. (A model that chooses
+# by chance can leave a circle.) In practice it happens long before any window repeats, because models have learned that what was said once is likely to be said again, and each repetition strengthens the next (Holtzman et al. 2019; Xu et al. 2022). Large models do it too.
 #
 # ## 3. By chance (12 minutes)
 #
-# The model never claimed that its favourite is the only good one. It gave a *distribution*; so let us draw from it. A computer's chance is a number $u$, evenly distributed in $[0, 1)$. How does it become a token? Lay the tokens along the line from 0 to 1, each with a piece as long as its
+# The model never claimed that its favourite is the only good token. It gave a *distribution*, so let us draw from it. A computer's chance is a number $u$, spread evenly over $[0, 1)$. How does it become a token? Divide the line from 0 to 1 among the tokens, each getting a piece as long as its
 # probability, and see on whose piece $u$ falls. By hand:
 #
 # | id | probability | its piece |
@@ -192,25 +193,25 @@ for name, run in runs.items():
 #
 # $u = 0.7$ falls on id 1; $u = 0.75$ on id 2, for a piece begins at its left end and ends just before its right one. The right ends are the running sums of the probabilities, and the id is **the number of pieces that end at or before $u$**.
 #
-# One trap: sums of floats are not exact. If they end at 0.9999998 and $u$ is 0.9999999, the id would lie outside of the vocabulary. Divide by the last sum.
+# There is one trap: sums of floats are not exact. If they end at 0.9999998 and $u$ is 0.9999999, the id lies outside the vocabulary. So divide by the last sum.
 
 # %% [markdown]
-# **Exercise.** Draw. (The chance is handed in: the same chance, the same text.)
+# **Exercise.** Draw. (The chance is an argument: the same chance gives the same text.)
 #
 # <details><summary>Hint 1</summary>`cumsum(dim=-1)` gives the right ends of all pieces.</details>
 # <details><summary>Hint 2</summary>`ends[..., -1:]` keeps the axis, so that you can divide by it; `chance[..., None]` gives the chance an axis to compare along.</details>
-# <details><summary>Hint 3</summary>Compare and count: a sum over bools is a number of Trues, and an integer.</details>
+# <details><summary>Hint 3</summary>Compare and count: the sum over bools is the number of Trues, an integer.</details>
 
 # %% exercise="generate.draw"
 # from: tinytrans.sampling.generate.draw
 
 # %% [markdown]
-# Ten thousand draws from the table above, and a first story by chance. (`write` keeps what has been computed in a cache. Section 8 says what that is; it changes nothing but the time.)
+# Here are ten thousand draws from the table above, and a first story by chance. (`write` keeps what it has computed in a cache. Section 8 explains that; it changes nothing but the time.)
 
 # %%
 table = torch.tensor([0.25, 0.5, 0.25])
 drawn = draw(table.expand(10_000, -1), torch.rand(10_000))
-print("shares of the ids:", (drawn.bincount() / 10_000).tolist())
+print("shares of the ids:", [round(share, 3) for share in (drawn.bincount() / 10_000).tolist()])
 
 
 @torch.no_grad()
@@ -237,10 +238,10 @@ def plainly(logits: Tensor, chance: Tensor) -> Tensor:
 
 longest, N = (12, 4) if quick else (180, 64)  # tokens of a story, stories at once
 stories = [text_of(row) for row in write(prompt.expand(N, -1), longest, plainly)]
-print(stories[0])
+print(fill(stories[0], 110))
 
 # %% [markdown]
-# Every story is another one now. Are they good? We ask for two things: it is consistent, and it has an end.
+# Now every story is different. Are they good? We ask two things of a story: that it is consistent, and that it has an end.
 
 
 # %% tags=["measured"]
@@ -252,11 +253,11 @@ def sound(story: str) -> bool:
 print(f"{sum(map(sound, stories)) / N:.0%} of {N} stories are sound")
 for story in [story for story in stories if not sound(story)][:2]:
     broken = [rule for rule, kept in consistent(story).items() if not kept] or ["no end"]
-    print(f"\n{', '.join(broken)}:\n    {story}")
+    print(f"\n{', '.join(broken)}:\n{fill(story, 110)}")
 
 # %% [markdown]
-# Many are, and a good part is not. What goes wrong? The **long tail**. At each step there is a handful of good tokens, and behind them nearly two thousand with next to no chance, each. Next to no chance, times two thousand, is something. We measure it on real stories, which the model has not seen: how much of
-# its probability lies on tokens that have less than 1 % each, in places where the model has a clear favourite (50 % and more)?
+# Many are, but a good number are not. What goes wrong? It is the **long tail**. At each step there are a few good tokens, and behind them nearly two thousand others, each with next to no chance. But next to no chance, two thousand times, adds up. We measure it on real stories that the model has not seen: where it has a clear favourite (50 % or more),
+# how much of its probability lies on tokens with less than 1 % each?
 
 # %%
 unseen = [tokenizer.encode(tale.text) for tale in load("tales", n=8 if quick else 60, split="validation")]
@@ -272,9 +273,9 @@ print(
 print(f"100 such places without a single slip: {(1 - tail.mean().item()) ** 100:.0%}")
 
 # %% [markdown]
-# Two in a thousand, and after a hundred tokens every fifth or sixth text has made a slip. *One* slip is enough: the model goes on from it as if it were true. With a vocabulary of 50,000 and texts that are less regular than ours the tail is heavier.
+# It is only about two in a thousand, but after a hundred tokens one text in six has made a slip. *One* slip is enough: the model goes on from it as if it were true. With a vocabulary of 50,000, and with texts less regular than ours, the tail is heavier.
 #
-# So the likeliest token is too little and all tokens are too much. We need something in between.
+# So the likeliest token alone is too little, and all tokens are too much. We need something in between.
 #
 # ## 4. Temperature (8 minutes)
 #
@@ -290,13 +291,13 @@ print(f"100 such places without a single slip: {(1 - tail.mean().item()) ** 100:
 # | 1 | 2, 1, 0 | 0.67, 0.24, 0.09 |
 # | 2 | 1, 0.5, 0 | 0.51, 0.31, 0.19 |
 #
-# Why does it work? The ratio of two probabilities is $\exp((z_i - z_j) / \tau)$: dividing by τ < 1 stretches the differences, and the distribution gets **sharper**; τ > 1 shrinks them, and it gets **flatter**. As τ goes to 0 only the largest is left: greedy. As τ goes to infinity
-# all become equal. The formula is Boltzmann's, for how particles share out energy at a **temperature**, and that is where the name comes from (Ackley, Hinton and Sejnowski 1985). τ = 0 itself is a limit, and not a division.
+# Why does it work? The ratio of two probabilities is $\exp((z_i - z_j) / \tau)$: dividing by τ < 1 stretches the differences, and the distribution gets **sharper**; τ > 1 shrinks them, and it gets **flatter**. As τ goes to 0 only the largest is left: greedy decoding. As τ goes to infinity
+# all become equal. The formula is Boltzmann's, for how particles share out energy at a given **temperature**; hence the name (Ackley, Hinton and Sejnowski 1985). τ = 0 itself is a limit and not a division.
 
 # %% [markdown]
 # **Exercise.** Temperature.
 #
-# <details><summary>Hint 1</summary>It acts on the logits, and logits come out: a filter or a softmax may follow.</details>
+# <details><summary>Hint 1</summary>Logits go in and logits come out: a filter or a softmax may follow.</details>
 # <details><summary>Hint 2</summary>A new tensor: the caller may need the old one.</details>
 # <details><summary>Hint 3</summary>A check for `t > 0` with a ValueError, and one division.</details>
 
@@ -310,7 +311,7 @@ for t in (0.5, 1.0, 2.0):
 # %% [markdown]
 # ## 5. Cutting off the tail (15 minutes)
 #
-# A low temperature makes the tail thinner, and takes from the good alternatives, too. The second idea: draw only from the good ones. Everything else gets the logit $-\infty$, so that the softmax shares its probability out among those that stay, in proportion.
+# A low temperature thins out the tail, but it also takes from the good alternatives. The second idea is to draw only from the good tokens. Every other token gets the logit $-\infty$, and the softmax shares its probability out, in proportion, among those that stay.
 #
 # **Top-k** (Fan et al. 2018) keeps the k most probable tokens. By hand, with the probabilities 0.5, 0.25, 0.15 and 0.1 and k = 2: what stays is 0.5 and 0.25, together 0.75, so the shares become $0.5 / 0.75 = 0.67$ and $0.33$.
 
@@ -325,9 +326,9 @@ for t in (0.5, 1.0, 2.0):
 # from: tinytrans.sampling.filters.top_k
 
 # %% [markdown]
-# Which k? After *Once upon a* there is one good token, and with k = 10 nine bad ones stay. Where a name is due there are fifty good ones, and forty are lost. A fixed number doesn't fit.
+# Which k? After *Once upon a* there is one good token, and k = 10 keeps nine bad ones. Where a name is due there are fifty good ones, and k = 10 loses forty of them. No fixed number fits both.
 #
-# **Top-p**, or nucleus sampling (Holtzman et al. 2019), fixes the probability instead: keep **the most probable tokens, as few as together reach p**. By hand, with the same numbers and p = 0.8:
+# **Top-p**, or nucleus sampling (Holtzman et al. 2019), fixes the probability instead: keep **the most probable tokens, as few as it takes to reach p together**. By hand, with the same numbers and p = 0.8:
 #
 # | token | probability | sum before it | sum with it | |
 # |---|---|---|---|---|
@@ -336,7 +337,7 @@ for t in (0.5, 1.0, 2.0):
 # | C | 0.15 | 0.75 | 0.90 | stays: it is the one that **crosses** 0.8 |
 # | D | 0.10 | 0.90 | 1 | goes |
 #
-# Look at the sum *before* a token: it stays if that is still below p. The sum *with* it would drop C, leaving 0.75 instead of at least 0.8. And where one token alone has 0.95, looking at the sum with it would leave nothing at all. The
+# Look at the sum *before* a token: the token stays if that sum is still below p. Judging by the sum *with* the token would drop C and leave 0.75 instead of at least 0.8; and where one token alone has 0.95, it would leave nothing at all. The
 # shares become $0.5 / 0.9 = 0.56$, $0.28$ and $0.17$.
 
 # %% [markdown]
@@ -362,7 +363,7 @@ print(
 # %% question="filters.flat_or_peaked"
 
 # %% [markdown]
-# The three can be combined. The usual order, and the library's: temperature first, then top-k, then top-p, then the softmax and the draw. Try it on the model's real distribution: move the sliders, and watch what the three do together. At a high temperature more tokens stay in the nucleus, since it is computed *after*.
+# The three can be combined. The usual order, and the library's, is temperature, top-k, top-p, then the softmax and the draw. Try it on the model's real distribution: move the sliders and watch what the three do together. At a high temperature more tokens stay in the nucleus, because the nucleus is computed *afterwards*.
 
 # %%
 with torch.no_grad():
@@ -383,8 +384,8 @@ shape_chances(shaped, likeliest, title="after 'Once upon a time there was a'")
 # %% [markdown]
 # ## 6. What do you get for it? (7 minutes)
 #
-# Now we can measure. For many settings we write 64 stories from the same beginning. **Quality** is the share of sound ones. **Diversity** is the number of different groups of four words, divided by the number of all: if all stories are equal it is close to 0, if nothing is ever
-# said twice it is 1. (The stories have a common form, so it can't be 1 here.)
+# Now we can measure. For each of many settings we write 64 stories from the same beginning. **Quality** is the share of sound stories. **Diversity** is the number of different groups of four words divided by the number of all such groups: it is close to 0 if all stories are the same, and 1 if nothing is ever
+# said twice. (Our stories share a form, so it cannot reach 1 here.)
 
 
 # %%
@@ -436,23 +437,23 @@ for name, points in found.items():
     print(f"{name:12}", ", ".join(f"{d:.2f}/{q:.2f}" for d, q in points), "(diversity/quality)")
 
 # %% [markdown]
-# Read it from the right. At a high temperature stories are diverse and mostly broken. Going down, quality rises while diversity is hardly touched: that was the tail. At some point diversity begins to fall, and at the far left stands greedy, with one story. **Quality is bought with diversity**, and the curves
-# show the price. A good nucleus is as diverse as pure chance (τ = 1) and clearly sounder: it takes away what is bad and little of what is good. Which point is the right one depends on the purpose: low for facts and code, higher for stories.
+# Read the picture from the right. At a high temperature the stories are diverse and mostly broken. As the temperature falls, quality rises and diversity hardly changes: that was the tail. Then diversity begins to fall, and at the far left stands greedy decoding with its single story. **Quality is paid for with diversity**, and the curves
+# show the price. A good nucleus is nearly as diverse as pure chance (τ = 1) and clearly sounder: it removes what is bad and little of what is good. (With 64 stories a point can be off by a few hundredths, in quality by nearly a tenth.) Which point is right depends on the purpose: low for facts and code, higher for stories.
 #
 # ## 7. Several texts at once: beams (10 minutes)
 #
-# Greedy does not even find the likeliest text. By hand, a text of two tokens:
+# Greedy decoding may even miss the likeliest text. By hand, with texts of two tokens:
 #
 # | first | its chance | best second | its chance | the text's chance |
 # |---|---|---|---|---|
 # | A | 0.6 | A x | 0.3 | 0.18 |
 # | B | 0.4 | B y | 0.9 | **0.36** |
 #
-# Greedy takes A and can't turn back. **Beam search** keeps the W best unfinished texts. Each may go on with each of the V tokens; of these W · V ways on, the W best stay. In the example with W = 2, A and B both survive the first step, and B y wins. A text's score is its log-probability, so the scores of the ways on
-# are *sums*. Note that all of the W best may come from one text, and none from another. W = 1 is greedy.
+# Greedy decoding takes A and cannot turn back. **Beam search** keeps the W best unfinished texts. Each can be continued with any of the V tokens; of these W · V continuations the W best stay. With W = 2 in the example, A and B both survive the first step, and B y wins. A text's score is its log-probability, so the scores of the continuations
+# are *sums*. Note that all of the W best may come from one text, and none from another. W = 1 is greedy decoding.
 
 # %% [markdown]
-# **Exercise.** The n best ways on.
+# **Exercise.** The n best continuations.
 #
 # <details><summary>Hint 1</summary>`scores[..., None] + log_p` is a table (W, V): row w is text w, column v is token v.</details>
 # <details><summary>Hint 2</summary>Flatten the last two axes, and `topk` finds the n best of the whole table.</details>
@@ -479,46 +480,39 @@ def search(prompt: Tensor, W: int, n: int) -> tuple[str, float]:
     return text_of(ids[0]), scores[0].item()
 
 
-for W in (1, 2) if quick else (1, 2, 4, 8):
-    story, score = search(prompt, W, longest)
-    print(f"W = {W}: log-probability {score:6.1f}, {'sound' if sound(story) else 'not sound'}:\n    {story}\n")
+beams = {W: search(prompt, W, longest) for W in ((1, 2) if quick else (1, 2, 4, 8))}
+for W, (story, score) in beams.items():
+    print(f"W = {W}: log-probability {score:6.1f}, {'sound' if sound(story) else 'not sound'}:\n{fill(story, 110)}\n")
 
 # %% [markdown]
-# More beams find likelier texts (nearly always: a beam is no guarantee). But are they better? They are greedy's relatives, safe and bland, always in the same weather. Here is why. We compare how likely, per token, the model finds its own greedy story, stories by chance, and *real* ones:
-
+# All of these are sound. But look at the log-probabilities: a wider beam is no guarantee of a likelier text. A text that leads early crowds out others that would have
+# overtaken it later. And are the stories *interesting*? We compare what they tell with stories by chance and with real ones:
 
 # %%
-@torch.no_grad()
-def surprise(story: str) -> float:
-    """The mean surprise of a story's tokens behind the prompt, in nats."""
-    ids = ids_of(story)
-    log_p = model(ids)[0, :-1].log_softmax(dim=-1).gather(-1, ids[0, 1:, None])
-    return -log_p[prompt.shape[1] - 1 :].mean().item()
-
-
 groups = {
-    "greedy": [text_of(ids[0])],
-    "by chance": stories,
-    "real, unseen": [tokenizer.decode(row) for row in unseen],
+    "by beams": [story for story, _ in beams.values()],
+    "by chance": stories[:4],
+    "real, unseen": [tokenizer.decode(row) for row in unseen[:4]],
 }
 for name, texts in groups.items():
-    each = sorted(surprise(text) for text in texts if len(tokenizer.encode(text)) > prompt.shape[1] + 1)
-    print(f"{name:13} {sum(each) / len(each):.2f} nats a token")
+    told = [facts(text) for text in texts]
+    print(f"{name:13}", "; ".join(f"{one['hero']} the {one['kind']}, {one['weather']}" for one in told))
 
 # %% [markdown]
-# People do not write the likeliest text; the real stories are far from it. A text that never surprises has nothing to tell. So beam search is for tasks with *one* right answer, where the input leaves little choice: translation, transcription, the dates of lesson 03. For stories and conversation one samples. (The library's
-# `beam_search` also has a length penalty: since every token costs some probability, short answers win unless one divides by a power of the length.)
+# Beams are relatives of greedy decoding: safe, bland, and always in the same weather. People do not write the likeliest text. Holtzman et al. (2019) measured it: token by token, real text surprises a model far more than
+# what beam search finds. (Our stories, made from templates in which one choice is as likely as another, are too regular to show that.) A text that never surprises has nothing to tell. So beam search is for tasks with *one* right answer, where the input leaves little choice: translation, transcription, the dates of lesson 03. For stories and conversation one samples. (The library's
+# `beam_search` also has a length penalty: every token costs some probability, so short answers win unless the score is divided by a power of the length.)
 #
 # ## 8. Do not read it all again: the KV cache (15 minutes)
 #
-# Our first loop reads the whole text again at every step. For a text of n tokens that makes $1 + 2 + \dots + n = n (n + 1) / 2$ readings of a token; for n = 200 that is 20,100 readings to write 200 tokens.
+# Our first loop reads the whole text again at every step. For n tokens it reads $1 + 2 + \dots + n = n (n + 1) / 2$ times a token: for n = 200 that makes 20,100 readings to write 200 tokens.
 #
-# What of it is new? Look at attention: $\mathrm{softmax}(q_t \mathbf K^\top / \sqrt K)\, V$. The new position asks with its own query. The old ones only *answer*, with their keys and values. And these have not changed: under the causal mask an old position depends on itself and on what stands before it, in the first layer,
-# hence in the second, hence in all. So **keep the keys and values of every layer**, compute the new position's three vectors, append its key and value, and let its query look at all of them. That is the **KV cache**. Queries of old positions are never needed again. Everything else (norms, feed-forward layers) works on each token alone.
+# How much of this is new? Look at attention: $\mathrm{softmax}(q_t \mathbf K^\top / \sqrt K)\, V$. The new position asks with its own query. The old ones only *answer*, with their keys and values. And those have not changed: under the causal mask an old position depends only on itself and on what stands before it, in the first layer,
+# hence in the second, hence in all of them. So **keep the keys and values of every layer**, compute the new position's three vectors, append its key and value, and let its query look at all of them. That is the **KV cache**. The queries of old positions are never needed again. Everything else (norms, feed-forward layers) works on each token by itself.
 #
-# By hand: the cache holds the keys $(1, 0)$ and $(0, 1)$ with the values 10 and 20. A new token comes with $q = (2 \sqrt 2, 0)$, $k = (0, 1)$, $v = 30$. Behind the cache stand now three keys; the scores $q \cdot k / \sqrt 2$ are 2, 0, 0, the weights 0.79, 0.11, 0.11, and the output is $7.9 + 2.1 + 3.2 = 13.2$.
+# By hand: the cache holds the keys $(1, 0)$ and $(0, 1)$ with the values 10 and 20. A new token comes with $q = (2 \sqrt 2, 0)$, $k = (0, 1)$, $v = 30$. There are now three keys; the scores $q \cdot k / \sqrt 2$ are 2, 0, 0, the weights 0.79, 0.11, 0.11, and the output is $7.9 + 2.1 + 3.2 = 13.2$.
 #
-# Two details decide whether it is right:
+# Two details decide whether this is right:
 #
 # - **The mask**, when several new tokens come at once, as a prompt does. T new positions are the *last* T of S = P + T: new position i may see the keys 0 to P + i. The triangle's diagonal moves by P = S - T.
 # - **The position.** The new token does not stand at 0, but at P. Rotations (lesson 08) and learned tables must be told so.
@@ -526,15 +520,15 @@ for name, texts in groups.items():
 # %% [markdown]
 # **Exercise.** Attention with a cache.
 #
-# <details><summary>Hint 1</summary>First append, behind the old ones, then attend: the new ones see themselves, too. Sequences are the last axis but one.</details>
-# <details><summary>Hint 2</summary>`torch.ones(T, S, dtype=torch.bool).tril(S - T)`: the number says by how much the diagonal is moved.</details>
+# <details><summary>Hint 1</summary>First append the new ones behind the old ones, then attend: a new position sees itself too. Positions are the last axis but one.</details>
+# <details><summary>Hint 2</summary>`torch.ones(T, S, dtype=torch.bool).tril(S - T)`: the number says how far the diagonal is moved.</details>
 # <details><summary>Hint 3</summary>Scores over √K, -inf where one may not look, softmax over the keys, times the values. Hand back the output and both grown tensors.</details>
 
 # %% exercise="cache.cached_attend"
 # from: tinytrans.nn.cache.cached_attend
 
 # %% [markdown]
-# Into the model with it. `reading` is a whole GPT, written out: embedding, positions, blocks, norm, head. Only the attention is yours.
+# Now put it into the model. `reading` is a whole GPT, written out: embedding, positions, blocks, norm, head. The attention in it is yours.
 
 # %%
 Kept = list[tuple[Tensor, Tensor]]  # the keys and values of each layer
@@ -569,7 +563,7 @@ for piece in story.split([7, *[1] * (story.shape[1] - 7)], dim=1):  # a prompt o
 print(f"largest difference to the model without a cache: {(torch.cat(by_pieces, dim=1) - at_once).abs().max():.1e}")
 
 # %% [markdown]
-# The same numbers, up to rounding. So the greedy text is the same, and a drawn one, given the same chances, is the same as well. What has it saved? We time one step, with the text so far in the cache and without one.
+# The numbers are the same, up to rounding. So the greedy text is the same, and given the same chances a drawn text is too. What have we saved? We time one step, with the text so far in the cache and without a cache.
 
 
 # %%
@@ -608,9 +602,9 @@ for n, again, cached in zip(lengths, *steps.values(), strict=True):
     )
 
 # %% [markdown]
-# Without a cache the time to the next token grows with the text, and at the end faster than the text does, as the T² of attention makes itself felt. With the cache it grows slowly: the new token's matrices are the same work at any length, and only its look at the keys gets longer.
+# Without a cache the time to the next token grows with the text, and in the end faster than the text, as the T² of attention makes itself felt. With the cache it grows slowly: multiplying the new token by the model's matrices is the same work at any length, and only its look at the keys takes longer.
 #
-# **The two phases** have different natures. Reading the prompt (*prefill*) handles many tokens at once. Writing (*decode*) handles one token a step, and for that one token every weight of the model must be fetched from memory. So decoding waits for memory and not for arithmetic.
+# **The two phases** differ in kind. Reading the prompt (*prefill*) handles many tokens at once. Writing (*decode*) handles one token per step, and for that one token every weight of the model must be fetched from memory. So decoding waits for memory and not for arithmetic.
 #
 # ### Nothing is free
 #
@@ -620,7 +614,7 @@ for n, again, cached in zip(lengths, *steps.values(), strict=True):
 # **Exercise.** Count it.
 #
 # <details><summary>Hint 1</summary>How many numbers does *one* position of *one* layer keep?</details>
-# <details><summary>Hint 2</summary>A head is d_model / n_heads wide, also where fewer of them have keys of their own.</details>
+# <details><summary>Hint 2</summary>A head is d_model / n_heads wide, even where several heads share their keys.</details>
 # <details><summary>Hint 3</summary>Key and value: 2. Times layers, batch, length, n_kv_heads, width of a head, bytes of a number.</details>
 
 # %% exercise="cache.cache_bytes"
@@ -638,9 +632,9 @@ for name, sizes in {
     print(f"{cache_bytes(*sizes) / 2**20:12,.1f} MiB  {name}")
 
 # %% [markdown]
-# So a long context costs memory even when it costs little time, and many users at once cost it many times. That is why key heads are shared (Shazeer 2019; Ainslie et al. 2023), windows slide (Jiang et al. 2023), and caches are stored in fewer bits.
+# So a long context costs memory even where it costs little time, and each further user costs it again. That is why key heads are shared (Shazeer 2019; Ainslie et al. 2023), windows slide (Jiang et al. 2023), and caches are stored in fewer bits.
 #
-# Step through it: which tokens are read, and how much is kept.
+# Step through it: see which tokens are read, and how much is kept.
 
 # %%
 shown = tokenizer.encode(text_of(ids[0]))[:16]
@@ -654,7 +648,7 @@ cache_growth([tokenizer.decode([i]).strip() or "␣" for i in shown], 4, one_tok
 # %% [markdown]
 # ## 9. Break it on purpose (5 minutes)
 #
-# None of the following raises an error. We let the model read unseen stories in two parts: the first half at once, as a prompt, then the rest token by token. We measure its surprise within the prompt, and behind it.
+# None of the following raises an error. We let the model read unseen stories in two parts: the first half at once, as a prompt, then the rest token by token. We measure its surprise within the prompt and after it.
 
 
 # %%
@@ -685,10 +679,10 @@ for name, options in {
     print(f"{name:32} {each[0]:.2f} nats a token in the prompt, {each[1]:.2f} behind it")
 
 # %% [markdown]
-# The position that stands still destroys the text. The missing mask is a quieter fault: within the prompt, where the model may suddenly see ahead, it predicts *worse* than before (it never learned to use such a view), and what it writes behind the prompt is hardly harmed. You would not find it by reading. So test a cache
+# The position that stands still destroys the text. The missing mask is a quieter fault: within the prompt, where the model can suddenly look ahead, it predicts *worse* than before (it never learned to use such a view), while what it writes after the prompt is hardly harmed. You would not notice by reading the text. So test a cache
 # as you did above: *piece by piece equals at once*, with positions, over several steps.
 #
-# And two faults in the filters. First top-p with the crossing token dropped: at how many places would nothing be left? Second the order: what if the nucleus is cut *before* the temperature?
+# Two faults in the filters are next. First, top-p with the crossing token dropped: at how many places would nothing be left? Second, the order: what if the nucleus is cut *before* the temperature is applied?
 
 # %% tags=["measured"]
 alone = (places.amax(dim=-1) > 0.9).float().mean()
@@ -706,9 +700,9 @@ for name, choose in orders.items():
     print(f"{name}: {quality:.0%} sound, diversity {diversity:.2f}")
 
 # %% [markdown]
-# The order is no mistake in itself, but another filter: cut first, and no temperature can bring the tail back. Whoever compares two programs by their settings must know their order.
+# The other order is not a mistake in itself, it is a different filter: once the tail has been cut off, no temperature can bring it back. Whoever compares two programs by their settings has to know their order.
 #
-# A last question, on what all this rests on.
+# A last question, about what all of this rests on.
 
 # %% question="generate.see_the_future"
 
@@ -720,19 +714,19 @@ for name, choose in orders.items():
 # | the same sentence over and over | greedy, or a temperature near 0 |
 # | good text that suddenly goes astray | the tail: pure sampling; a top-p that is computed on unsorted probabilities |
 # | NaN, or an error in the draw | a filter that leaves nothing: k = 0, the crossing token dropped |
-# | an id outside of the vocabulary, once in a million draws | running sums that end below 1 |
-# | text behind the end, in some rows of a batch | rows that have ended must repeat their stop |
+# | an id outside the vocabulary, once in a million draws | running sums that end below 1 |
+# | text after the end, in some rows of a batch | rows that have ended must repeat their stop |
 # | good first tokens, then worse and worse | the cache: positions that restart, keys appended on the wrong side or axis |
-# | other texts with the cache than without | the mask while the prompt is read; a cache that still holds the text before |
-# | the second call gives other logits | a filter that writes into the caller's tensor |
+# | different texts with and without the cache | the mask while the prompt is read; a cache that still holds the text before |
+# | the logits have changed after the call | a filter that writes into the caller's tensor |
 #
 # <!-- pitfalls: generate filters beam cache -->
 #
 # ## What was simplified
 #
-# - Quality was judged by verifiers that read words. They can't see whether a story is beautiful; for open text one asks people, or a model (lesson 13).
-# - The cache was grown by `torch.cat`, which copies everything at each step. The library takes the room once and fills it from the left; a server cuts it into pages (Kwon et al. 2023).
-# - There are more filters (min-p, typical sampling, penalties for what was said), and ways to be faster without changing a single probability: a small model drafts, the large one checks (`speculate`).
+# - Quality was judged by verifiers that look for words. They cannot tell whether a story is beautiful; for open text one asks people, or a model (lesson 13).
+# - The cache grew by `torch.cat`, which copies everything at each step. The library sets the room aside once and fills it from the left; a server cuts it into pages (Kwon et al. 2023).
+# - There are more filters (min-p, typical sampling, penalties for what was said), and there are ways to be faster without changing a single probability: a small model drafts, the large one checks (`speculate`).
 # - All texts here began with the same prompt. Prompts of different lengths are padded on the *left*, so that all of them end where the model goes on (`pad_left`).
 #
 # ## Where this lives in tinytrans
@@ -757,8 +751,8 @@ for name, choose in orders.items():
 # of T rows and S columns with the diagonal ending in the lower right corner.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: common questions.** *Greedy's stories are sound, so why not take it?* For one answer, do; ask what becomes of a thousand readers who all get the same story in the same weather. *Why doesn't the pure sample at τ = 1 have the quality of the training texts, since the
-# model learned just that distribution?* It learned it nearly: the tail's mass is its error, spread over all tokens. *Is top-p with p = 1 the same as no filter?* Yes, and the code returns early because a running sum in floats may pass 1 before the last token. *Why not cache queries?* Nobody asks twice. *Does the cache change training?* There is no decoding in training: all positions are
+# **For instructors: common questions.** *Greedy's stories are sound, so why not take it?* For one answer, do; ask what becomes of a thousand readers who all get the same story in the same weather. *Why is a pure sample at τ = 1 not as good as the training texts, when the
+# model has learned just that distribution?* It has learned it almost: the mass in the tail is its error, spread over all tokens. *Is top-p with p = 1 the same as no filter?* Yes, and the code returns early because a running sum in floats may pass 1 before the last token. *Why not cache queries?* Nobody asks twice. *Does the cache change training?* There is no decoding in training: all positions are
 # computed at once.
 
 # %% [markdown] tags=["instructor"]

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 11 · Pretraining
 #
-# So far every trained model came from somewhere. In this lesson you train one yourself: a GPT of a million parameters that knows nothing, twenty-four thousand
-# short stories, and a few minutes. At the end it tells stories that nobody has written, and a program, not an eye, will judge them.
+# So far every trained model came from somewhere else. In this lesson you train one yourself: a GPT with a million parameters that knows nothing, on twenty-four thousand
+# short stories, in a few minutes. At the end it tells stories that nobody has written, and a program will judge them.
 #
 # **You will be able to**
 #
-# - say what a language model is asked in training, and why no one has to label anything;
+# - say what a language model is asked in training, and why nobody has to label anything;
 # - write its loss over a batch with padding, and read it: ln V at birth, perplexity, too good to be true;
 # - cut batches out of documents, by padding, packing and windows;
-# - write AdamW, warm-up and cosine, clipping and accumulation, and say what each is against;
-# - run a training that survives a kill, and tell by a verifier whether it has worked.
+# - write AdamW, warm-up and cosine, clipping and accumulation, and say what trouble each prevents;
+# - run a training that survives being killed, and let a verifier tell you whether it has worked.
 #
 # **Builds on** lessons 04 to 08 (the parts of a GPT) and 10 (generation). **Leads to** 12 (from going on with texts to following instructions) and 13 (preferences).
 #
@@ -40,6 +40,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 from graders.check import check
 from tinytrans import GPT, PRESETS, BPETokenizer, evaluate, fit, generate, load, pick
@@ -62,7 +63,7 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 #
 # ## 1. What is asked? (10 minutes)
 #
-# A model with random weights goes on with a text like this:
+# This is how a model with random weights continues a text:
 
 # %%
 texts = load("tales", n=300 if quick else 24_000).documents(instructed=0, questioned=0)
@@ -72,12 +73,14 @@ V, END = tokenizer.vocab_size, tokenizer.token_to_id("<|end|>")
 config = replace(PRESETS["tales"], vocab_size=V)
 newborn = GPT(config).to(device).eval()
 opening = torch.tensor([tokenizer.encode("Once upon a time there was")], device=device)
-print(f"{len(texts)} stories, a vocabulary of {V}, {newborn.n_params:,} parameters. The first story:\n\n{texts[0]}\n")
+print(
+    f"{len(texts)} stories, a vocabulary of {V}, {newborn.n_params:,} parameters. The first story:\n\n{fill(texts[0], 110)}\n"
+)
 babble = generate(newborn, opening, max_new_tokens=15, generator=torch.Generator(device).manual_seed(0))[0]
 print("the newborn model:", tokenizer.decode(babble.tolist()))
 
 # %% [markdown]
-# What should it learn? To go on as the stories do. For this we need no teacher, since every text is full of answers: after *Once upon a* stands *time*. The text itself is the **label**; that is **self-supervision**, and it is why
+# What should it learn? To continue as the stories do. For this we need no teacher, because every text is full of answers: *Once upon a* is followed by *time*. The text itself is the **label**. This is **self-supervision**, and it is why
 # models can be trained on more text than anybody could ever annotate.
 #
 # And *every* position gives an example. From T + 1 ids come T of them:
@@ -88,10 +91,10 @@ print("the newborn model:", tokenizer.decode(babble.tolist()))
 # | 1 | Once upon | a |
 # | 2 | Once upon a | time |
 #
-# By hand, with the ids 5, 6, 7, 8: the inputs are 5, 6, 7 and the targets 6, 7, 8, the same ids **shifted by one**. The causal mask (lesson 04) keeps position 1 from seeing its answer, which stands right next to it in the input. So all T answers come out of *one* pass. (In lesson 10 every new
-# token took a pass of its own, since nobody can read a token before it has been chosen. And only the last position's answer was of use there; here all of them are.)
+# By hand, with the ids 5, 6, 7, 8: the inputs are 5, 6, 7 and the targets 6, 7, 8, the same ids **shifted by one**. The causal mask (lesson 04) keeps position 1 from seeing its answer, which stands right next to it in the input. So all T predictions come out of *one* pass. (In lesson 10 every new
+# token took a pass of its own, because a token cannot be read before it has been chosen. And only the last position's prediction was of use there; here all of them are.)
 #
-# Texts differ in length. Short ones are filled up behind their end, and what is filled up is no target. torch's convention is the target **-100**, "leave this out". By hand: the ids 5, 6, 7 and one of padding have the targets 6, 7, -100. The id of the *end* is a target: a model that is never asked for it never learns to stop.
+# Texts differ in length. Short ones are filled up after their end, and padding is no target. torch's convention for "leave this out" is the target **-100**. By hand: the ids 5, 6, 7 and one of padding have the targets 6, 7, -100. The id of the *end* is a target: a model that is never asked for it never learns to stop.
 
 # %% [markdown]
 # **Exercise.** Inputs and targets.
@@ -111,7 +114,7 @@ print(inputs.tolist(), "->", targets.tolist())
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: planning.** In a class of 90 minutes start section 8's cell before the break: it computes for two to three minutes on two quiet cores, and everything above it must have run. In 60 minutes leave out the windows of section 3 and the accumulation of section 6. In 2 × 45 minutes cut before section 4. The head of the lesson
-# promises four minutes of computing for two cores; on one core it is nearly twice as long, and `TINYTRANS_QUICK=1` shows all cells in seconds, with figures that mean nothing.
+# promises four minutes of computing on two cores; one core takes longer, and `TINYTRANS_QUICK=1` shows all cells in seconds, with figures that mean nothing.
 
 # %% [markdown]
 # ## 2. How wrong is it? (15 minutes)
@@ -122,26 +125,26 @@ print(inputs.tolist(), "->", targets.tolist())
 #
 # The logarithm turns the product into a sum, the minus makes it something to *minimise*, and the mean makes texts of different length comparable. $-\ln p$ is the **surprise** at what came: 0 for what was certain, without bound for what was thought impossible. The mean surprise is the **cross-entropy**, in nats.
 #
-# By hand: the right tokens got the probabilities 0.5, 0.25 and 0.125. The surprises are 0.69, 1.39 and 2.08, and their mean is 1.39. That is $\ln 4$: on average the model was as unsure as if it had to choose among **4** equally likely tokens. $e^{\mathcal L}$ is called the **perplexity**. (It is one over the geometric mean of the three
-# probabilities: $\sqrt[3]{0.5 \cdot 0.25 \cdot 0.125} = 0.25$.)
+# By hand: the right tokens got the probabilities 0.5, 0.25 and 0.125. The surprises are 0.69, 1.39 and 2.08, and their mean is 1.39. That is $\ln 4$: on average the model was as unsure as if it had to choose among **4** equally likely tokens. $e^{\mathcal L}$ is called the **perplexity**. (It is one over the geometric mean of the
+# probabilities, here $\sqrt[3]{0.5 \cdot 0.25 \cdot 0.125} = 0.25$.)
 #
 # Two details:
 #
 # - Logits become probabilities by the softmax, and a probability may underflow to 0, whose logarithm is $-\infty$. `log_softmax` computes $\ln p = z - \ln \sum_j e^{z_j}$ without ever forming $p$.
-# - The mean is over **real targets only**. With padding in the denominator a batch of short texts would look easy; with a mean for each row first, a token of a short text would weigh more.
+# - The mean is taken over **real targets only**. With padding in the denominator, a batch of short texts would look easy; with a mean for each row first, a token of a short text would weigh more than one of a long text.
 
 # %% [markdown]
 # **Exercise.** The loss.
 #
 # <details><summary>Hint 1</summary>`log_softmax(dim=-1)`, then pick from each position the entry of its target: `gather(-1, targets.unsqueeze(-1)).squeeze(-1)`.</details>
-# <details><summary>Hint 2</summary>-100 is no index. Put any valid id in its place before you gather, and leave these places out afterwards.</details>
-# <details><summary>Hint 3</summary>Sum the surprises where the target is real, divide by how many there are, at least 1. Compute in `float()`. And compare the shapes first: a ValueError there saves an hour later.</details>
+# <details><summary>Hint 2</summary>-100 is no index. Put any valid id in its place before you gather, and leave those places out afterwards.</details>
+# <details><summary>Hint 3</summary>Sum the surprises where the target is real, divide by how many there are, at least 1. Compute in `float()`. And compare the shapes first: a ValueError now saves an hour later.</details>
 
 # %% exercise="pretrain.next_token_loss"
 # from: tinytrans.training.pretrain.next_token_loss
 
 # %% [markdown]
-# **Exercise.** And the perplexity. A model that has gone astray may have a loss of 1000; that is a number like any other, and $e^{1000}$ is infinite.
+# **Exercise.** And the perplexity. A model that has gone astray may have a loss of 1000, and $e^{1000}$ is more than a float can hold: call it infinite.
 #
 # <details><summary>Hint 1</summary>`math.exp`.</details>
 # <details><summary>Hint 2</summary>It raises an error where the result does not fit a float, a little above 709.</details>
@@ -162,25 +165,25 @@ with torch.no_grad():
 print(f"the newborn model: loss {first:.2f}, perplexity {perplexity(first):.0f}; ln {V} = {math.log(V):.2f}")
 
 # %% [markdown]
-# A model that knows nothing spreads its probability evenly and scores **ln V**. Check it whenever you build a new model: it costs a second.
+# A model that knows nothing spreads its probability evenly and scores **ln V**. Check this whenever you build a new model: it takes a second.
 
 # %% question="pretrain.first_loss"
 
 # %% [markdown]
 # ## 3. Batches (10 minutes)
 #
-# A step of training sees a batch, because one text says little about which way is down and because hardware likes large products. Batches are rectangles, and texts are not. Three ways out:
+# Each step of training sees a batch, because a single text says little about which way is down, and because hardware likes large products. Batches are rectangles, and texts are not. There are three ways out:
 #
-# - **Padding**: one text a row, filled up to the longest. Simple. What is filled up is computed for nothing; if texts of like length come together, it is little.
-# - **Packing**: several texts in a row, as many as fit. Then they must not see each other, which takes a mask: causal, *and* within one text.
-# - **Windows**: all texts behind each other as one long sequence of N ids, and windows of T cut out at random places. No padding, no mask; but most windows begin in the middle of something.
+# - **Padding**: one text per row, filled up to the longest. This is simple. The padding is computed for nothing, but there is little of it if texts of similar length come together.
+# - **Packing**: as many texts in a row as fit. They must not see each other, so the mask has to be causal *and* confined to one text.
+# - **Windows**: all texts joined into one long sequence of N ids, and windows of T cut out at random places. There is no padding and no special mask; but most windows begin in the middle of something.
 #
-# Our stories are short, so we use the first. How much of a batch is real?
+# Our stories are short, so we use padding. How much of a batch is real?
 
 # %%
 ways = {
     "padded, in random order": PaddedBatches(ids, 12, max_len=config.max_len, sort=1),
-    "padded, like lengths together": PaddedBatches(ids, 12, max_len=config.max_len, sort=16),
+    "padded, similar lengths": PaddedBatches(ids, 12, max_len=config.max_len, sort=16),
     "packed into rows of 1024": PackedBatches(ids, 1024, 4),
 }
 for name, way in ways.items():
@@ -190,7 +193,7 @@ for name, way in ways.items():
 heat_map(packed([[[1] * 5, [2] * 7, [3] * 4]], 14).mask[0], title="a packed row of 4 + 6 + 3 positions")
 
 # %% [markdown]
-# Large models are trained on packed rows or on windows, where nothing is wasted. Here is the window, with a boundary case to think about: a window of T positions needs T + 1 ids. By hand, N = 9 ids and T = 3: the last start is $9 - 3 - 1 = 5$, with the inputs 5, 6, 7 and the targets 6, 7, 8. One further, and the last target does not exist.
+# Large models are trained on packed rows or on windows, where next to nothing is wasted. Windows have a boundary case to think about: a window of T positions needs T + 1 ids. By hand, with N = 9 ids and T = 3: the last start is $9 - 3 - 1 = 5$, with the inputs 5, 6, 7 and the targets 6, 7, 8. One place further, and the last target does not exist.
 
 # %% [markdown]
 # **Exercise.** Windows.
@@ -211,36 +214,36 @@ for row in windows(endless, starts, 20)[0].tolist():
 # %% [markdown]
 # ## 4. Which way, and how far? (15 minutes)
 #
-# Backpropagation gives each weight its gradient $g$: how much the loss rises if the weight does. Gradient descent takes a step against it, $w \leftarrow w - \eta g$, with one rate $\eta$ for all. That is where it fails. Picture a valley that is steep across and flat along. The steep direction bounds the rate (a larger one jumps from wall to wall), and
-# with that rate the flat direction takes for ever. In a transformer the slopes of different weights differ by powers of ten.
+# Backpropagation gives each weight its gradient $g$: how fast the loss rises with the weight. Gradient descent takes a step against it, $w \leftarrow w - \eta g$, with one rate $\eta$ for all weights. That is where it fails. Picture a valley that is steep across and flat along. The steep direction limits the rate (a larger one jumps from wall to wall), and
+# at that rate the flat direction takes for ever. In a transformer the slopes of different weights differ by powers of ten.
 #
-# The cure is to measure each weight's step by *its own* gradients. **Adam** (Kingma and Ba 2014) keeps two running means for every weight,
+# The cure is to scale each weight's step by *its own* gradients. **Adam** (Kingma and Ba 2014) keeps two running means for every weight,
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2,$$
 #
-# the mean gradient, in which what changes sign from batch to batch cancels, and the mean squared gradient, whose root is its usual size. The step is their ratio,
+# the mean gradient, in which whatever changes sign from batch to batch cancels, and the mean squared gradient, whose root is the gradient's usual size. The step is their ratio,
 #
 # $$w \leftarrow w - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}, \qquad \hat m = \frac{m}{1 - \beta_1^t}, \quad \hat v = \frac{v}{1 - \beta_2^t},$$
 #
-# about $\pm \eta$ where the gradient's sign is steady, less where it wavers, and the same if all gradients were a thousand times as large.
+# about $\pm \eta$ where the gradient's sign is steady and less where it wavers. If all gradients were a thousand times as large, the step would be the same.
 #
 # Why the hats? Both means begin at 0 and are too small at first: after one step $m$ is $(1 - \beta_1) g$. By hand, with $g = 0.2$, $\beta_1 = 0.9$, $\beta_2 = 0.95$: $m = 0.02$ and $v = 0.05 \cdot 0.04 = 0.002$. Their ratio $0.02 / \sqrt{0.002} = 0.45$ is off. Divided by $1 - 0.9 = 0.1$ and $1 - 0.95 = 0.05$ they are $0.2$ and $0.04$, and
 # $0.2 / \sqrt{0.04} = 1$: the first step is exactly $\eta$. After many steps $\beta^t$ is 0 and the hats do nothing.
 #
-# And the W? **Weight decay** pulls every weight a little toward 0, so that those that nothing holds go away. In **AdamW** (Loshchilov and Hutter 2019) it is a subtraction of its own, $w \leftarrow w - \eta \lambda w$, beside the step. Only matrices decay; norms and biases do not.
+# And the W? **Weight decay** pulls every weight a little toward 0, so that weights which nothing holds in place fade away. In **AdamW** (Loshchilov and Hutter 2019) it is a subtraction of its own, $w \leftarrow w - \eta \lambda w$, beside the step. Only matrices decay; norms and biases do not.
 
 # %% [markdown]
 # **Exercise.** One step of AdamW for one weight tensor. Steps count from 1.
 #
 # <details><summary>Hint 1</summary>Five lines: m, v, their corrections, the decay, the step. Every one is a formula above.</details>
-# <details><summary>Hint 2</summary>What you hand back are m and v as they are, without the corrections: they go into the next step's means.</details>
+# <details><summary>Hint 2</summary>Return m and v as they are, without the corrections: they go into the next step's means.</details>
 # <details><summary>Hint 3</summary>eps is added to the root, not under it. Make new tensors (`m = b1 * m + ...`), and leave the caller's alone.</details>
 
 # %% exercise="optim.adamw_step"
 # from: tinytrans.training.optim.adamw_step
 
 # %% [markdown]
-# The valley, $\tfrac12 (100\, a^2 + b^2)$ from $(1, 1)$: plain gradient descent with the largest rates it can bear, and yours.
+# Let us walk down the valley $\tfrac12 (100\, a^2 + b^2)$ from $(1, 1)$: by plain gradient descent, with a rate that it can bear and one just too large, and by your steps.
 
 
 # %%
@@ -272,12 +275,12 @@ curves(
 )
 
 # %% [markdown]
-# A rate of 0.02 is the border: just above it plain descent climbs the wall. Below it, it crawls along the valley. Your steps are as long along as across. (At the end they are too long for what is left, and swing about the bottom: the rate must fall. That is the next section.)
+# The limit is a rate of 0.02: just above it, plain descent climbs the walls; below it, it crawls along the valley. Your steps are as long along the valley as across it. (At the end they are too long for the little that is left, and swing about the bottom: the rate must fall. That is the next section.)
 
 # %% question="optim.decoupled"
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: questions that come here.** *Is Adam better than gradient descent on everything?* No; on convolutional networks tuned SGD holds its own, on transformers hardly ever. *Why 0.95 for the second beta, when the paper has 0.999?* Short runs: 0.999 remembers a thousand steps, and ours has eight hundred. *Is the embedding a matrix that decays?* In our library, yes; some leave it out. *What is Muon, in section 8?* For a
+# **For instructors: questions that come here.** *Is Adam better than gradient descent on everything?* No; on convolutional networks a tuned SGD holds its own, on transformers hardly ever. *Why 0.95 for the second beta, when the paper has 0.999?* Short runs: 0.999 remembers a thousand steps, and ours has eight hundred. *Is the embedding a matrix that decays?* In our library, yes; some leave it out. *What is Muon, in section 8?* For a
 # matrix, the mean gradient with all its directions made equally long (Jordan et al. 2024): another answer to the same valley, and a third fewer steps for our model.
 
 # %% [markdown]
@@ -285,8 +288,8 @@ curves(
 #
 # No single rate is right for a whole run.
 #
-# - **At the beginning** $m$ and $v$ know only a handful of batches, and the weights are far from where gradients are well-behaved: large steps do damage that stays (lesson 07 showed a model that never recovers). So the rate rises along a line over some steps, the **warm-up**.
-# - **At the end** the noise of the batches keeps the weights swinging about the bottom. A falling rate lets them settle. Half a **cosine** is the usual shape (Loshchilov and Hutter 2016): slowly away from the top, slowly into the floor.
+# - **At the beginning** $m$ and $v$ have seen only a handful of batches, and the weights are far from where gradients are well-behaved: large steps do lasting damage (lesson 07 showed a model that never recovers). So over the first steps the rate rises in a straight line, the **warm-up**.
+# - **At the end** the noise of the batches keeps the weights swinging about the bottom. A falling rate lets them settle. Half a **cosine** is the usual shape (Loshchilov and Hutter 2016): it leaves the top slowly and reaches the floor slowly.
 #
 # $$\text{factor}(s) = \frac{s + 1}{\text{warmup}} \ (s < \text{warmup}), \qquad \text{floor} + (1 - \text{floor}) \cdot \frac{1 + \cos(\pi x)}{2}, \quad x = \frac{s - \text{warmup}}{\text{total} - \text{warmup}} .$$
 #
@@ -315,11 +318,11 @@ curves(
 # %% [markdown]
 # ## 6. Steps that are too long, and batches that are too large (10 minutes)
 #
-# **Clipping.** Now and then a batch has a gradient that is ten times as long as usual, and one such step can undo a hundred good ones. So bound its *length*, and keep its direction (Pascanu et al. 2013): with all gradients of all weights as one long vector,
+# **Clipping.** Now and then a batch has a gradient ten times as long as usual, and one such step can undo a hundred good ones. So limit its *length* and keep its direction (Pascanu et al. 2013): with the gradients of all weights as one long vector,
 #
 # $$g \leftarrow g \cdot \min\left(1, \frac{\text{largest}}{\lVert g \rVert}\right).$$
 #
-# By hand: two weights with the gradients 3 and 4. Together they are $\sqrt{9 + 16} = 5$ long; with 1 allowed both are multiplied by $0.2$, to 0.6 and 0.8. Clipping each by itself would give 1 and 1, another direction.
+# By hand: two weights with the gradients 3 and 4. Together they are $\sqrt{9 + 16} = 5$ long; if 1 is allowed, both are multiplied by $0.2$ and become 0.6 and 0.8. Clipping each by itself would give 1 and 1, which is another direction.
 
 # %% [markdown]
 # **Exercise.** Clip a list of gradients.
@@ -332,14 +335,14 @@ curves(
 # from: tinytrans.training.optim.clip_by_norm
 
 # %% [markdown]
-# **Accumulation.** Sometimes the batch that one wants does not fit the memory. Then compute the gradients of several small batches and put them together before *one* step. How? Each is the gradient of a *mean* over its own targets, and the batches have different numbers of targets. The mean over all tokens is
+# **Accumulation.** Sometimes the batch that one wants does not fit into memory. Then compute the gradients of several small batches and combine them before taking *one* step. How? Each is the gradient of a *mean* over its own targets, and the batches have different numbers of targets. The mean over all tokens is
 #
 # $$\frac{\sum_i n_i \, \bar x_i}{\sum_i n_i}, \qquad \text{not} \qquad \frac1k \sum_i \bar x_i .$$
 #
-# By hand: a mean of 1 over 3 tokens and one of 5 over 1 token make $(3 \cdot 1 + 1 \cdot 5) / 4 = 2$; the mean of means is 3. The same holds for the loss over many batches in an evaluation.
+# By hand: a mean of 1 over 3 tokens and one of 5 over 1 token make $(3 \cdot 1 + 1 \cdot 5) / 4 = 2$; the mean of means is 3. The same holds for the loss over many batches when you evaluate.
 
 # %% [markdown]
-# **Exercise.** Pool means.
+# **Exercise.** Combine means into one.
 #
 # <details><summary>Hint 1</summary>Weights are shares: counts divided by their sum (at least 1).</details>
 # <details><summary>Hint 2</summary>The means may be numbers (n,) or gradients (n, ...): the weights belong to the first axis.</details>
@@ -371,7 +374,7 @@ for name, joined in (("pooled by their counts", pooled(means, counts)), ("the me
 # %% [markdown]
 # ## 7. Your own loop (5 minutes)
 #
-# All parts are there: batch, loss, gradient, clipping, rate, step. We put them into a loop and train a small model for a few steps, then do the same with the library's `fit` and torch's AdamW.
+# All the parts are there: batch, loss, gradient, clipping, rate, step. We put them into a loop and train a small model for a few steps, and then do the same with the library's `fit` and torch's AdamW.
 
 # %%
 small = replace(config, n_layers=2, d_model=64)
@@ -420,7 +423,7 @@ print(
 )
 
 # %% [markdown]
-# That is the whole of training. What `fit` adds is care: checkpoints, a log, evaluation, and on a GPU **mixed precision** (Micikevicius et al. 2017): products in bfloat16, 16 bits instead of 32, at several times the speed, while the weights themselves stay in single precision. Why not all in 16 bits? bfloat16 has 8 bits of precision:
+# There is no more to training than that. What `fit` adds is care: checkpoints, a log, evaluation, and on a GPU **mixed precision** (Micikevicius et al. 2017): products in bfloat16, 16 bits instead of 32, at several times the speed, while the weights themselves stay in single precision. Why not all in 16 bits? bfloat16 has 8 bits of precision:
 
 # %%
 print("1 + 0.003 in bfloat16:", (torch.tensor(1.0).bfloat16() + 0.003).item())
@@ -430,7 +433,7 @@ print("1 + 0.003 in bfloat16:", (torch.tensor(1.0).bfloat16() + 0.003).item())
 #
 # ## 8. The real run (10 minutes)
 #
-# Now the model of a million parameters, with your loss and your schedule. One part we take from the library: **Muon** moves the hidden matrices (AdamW the rest), because it needs fewer steps here, and minutes count. Every 100 steps the model is evaluated on stories that it never sees in training, and writes the beginning of one.
+# Now the model of a million parameters, with your loss and your schedule. One part comes from the library: **Muon** moves the hidden matrices (AdamW the rest), because it needs fewer steps here, and minutes count. At regular intervals the model is evaluated on stories that it never sees in training, and writes the beginning of a story.
 #
 # **Say what you expect before you start it:** what will it learn first, the frequency of words, spelling, grammar, or who is who?
 
@@ -481,7 +484,7 @@ curves(
 )
 
 # %% [markdown]
-# Walk through the diary. The slider shows what the model wrote after so many steps, always with the same chances.
+# Walk through the diary. The slider shows what the model wrote after so many steps, always with the same random numbers.
 
 
 # %%
@@ -493,10 +496,9 @@ def page(step: int) -> str:
 records = {record["step"]: record["perplexity"] for record in history.records}
 still = curves(
     {"perplexity on unseen stories": (list(records), list(records.values()))},
-    title="Among how many tokens is it torn?",
+    title="How many tokens is it torn between?",
     x_label="step",
     y_label="perplexity",
-    log_y=True,
 )
 Explorer(still, [(str(step), step) for step in diary], page, "step")
 
@@ -542,7 +544,7 @@ early_run = fit(
 told = stories_of(model, 4 if quick else 100)
 for name, stories in {"trained": told, "a quarter of the steps": stories_of(early.eval(), 4 if quick else 100)}.items():
     print(f"{name:22}", ", ".join(f"{what} {share:.0%}" for what, share in judged(stories).items()))
-print(f"\n{told[0]}\n\n{told[1]}")
+print(f"\n{fill(told[0], 110)}\n\n{fill(told[1], 110)}")
 
 # %% [markdown]
 # What counts as success was said before the run: nine stories in ten come to an end, half of them at least keep to their own world from the first word to the last, none stands in the training texts, and the control, which has seen a quarter of the steps, stays below that.
@@ -563,8 +565,8 @@ for aim, reached in aims.items():
 #
 # ## 9. Killed and resumed (3 minutes)
 #
-# Real runs take weeks, and machines fail. A **checkpoint** holds all that the next step depends on: the weights, the optimiser's means, the step, and the state of every source of chance (dropout draws from one). Leave one out, and the run goes on, but it is another run. Here is a small training program. We let it run to its end in one
-# folder; in another we kill it without warning as soon as its first checkpoint lies there, and start it again.
+# Real runs take weeks, and machines fail. A **checkpoint** holds everything that the next step depends on: the weights, the optimiser's means, the step number, and the state of every source of chance (dropout draws from one). Leave one of these out, and the run continues, but as a different run. Here is a small training program. In one
+# folder we let it run to its end; in another we kill it without warning as soon as its first checkpoint is there, and start it again.
 
 # %% tags=["measured"]
 program = """
@@ -612,11 +614,11 @@ print(f"whole run: {losses[0][-1]:.6f} after {len(losses[0])} steps, killed and 
 print("the same at every step:", losses[0] == losses[1])
 
 # %% [markdown]
-# Equal to the last bit. Two things make that possible. The checkpoint is written beside its place and then renamed, so that a kill in the middle of writing leaves the old one whole. And batch number s is a function of the seed and s alone, so that the data need not be rewound.
+# The two runs are equal to the last bit. Two things make that possible. A checkpoint is written under another name and then renamed, so that a kill in the middle of writing leaves the old one whole. And batch number s is a function of the seed and s alone, so that the data need not be rewound.
 #
 # ## 10. Break it on purpose (5 minutes)
 #
-# **Targets that are not shifted.** The most expensive off-by-one there is:
+# **Targets that are not shifted.** This is the most expensive off-by-one error there is:
 
 # %%
 n_steps = 6 if quick else 60
@@ -642,7 +644,7 @@ print(f"after {n_steps} steps: loss {honest_losses[-1]:.2f} as it should be, {pa
 print("the parrot writes:", tokenizer.decode(generate(parrot, opening, max_new_tokens=12, temperature=0.0)[0].tolist()))
 
 # %% [markdown]
-# A wonderful loss, and a model that repeats the last token for ever: that is what it was asked for. **A loss that is too good is a leak** (lesson 04), and here it is not even the mask.
+# The loss falls wonderfully, and the model repeats the last token for ever: that is what it was asked for. **A loss that is too good is a leak** (lesson 04), and this time the mask is innocent.
 #
 # **Rates that are too large or too small.** The same small model with four rates:
 
@@ -660,11 +662,11 @@ curves(
 print({name: round(sum(losses[-5:]) / 5, 2) for name, losses in tried.items()})
 
 # %% [markdown]
-# Too small a rate is slow, too large a one gets stuck or jumps about. The good ones span about a factor of ten, and it is worth trying three before anything else is tuned.
+# Too small a rate is slow; too large a rate gets stuck or jumps about. The good rates span about a factor of ten, and it is worth trying three of them before anything else is tuned.
 #
 # ## 11. A base model, and what it is good for
 #
-# What you have trained is a **base** model: it goes on with texts, and that is all. Released models of this kind carry the tag *base*. Compare the scale. The arithmetic of a training is about $6 N D$ operations for N parameters and D tokens (Kaplan et al. 2020): 2 N D forward, 4 N D backward.
+# What you have trained is a **base** model: it continues texts, and that is all. Released models of this kind carry the tag *base*. Compare the scale. The arithmetic of a training run is about $6 N D$ operations for N parameters and D tokens (Kaplan et al. 2020): 2 N D forward, 4 N D backward.
 
 # %%
 tokens = sum(int((batches[i].targets >= 0).sum()) for i in range(steps))
@@ -674,7 +676,7 @@ for name, n, d in (("yours", model.n_params, tokens), ("Llama 2 70B", 70e9, 2e12
 # %% [markdown]
 # Llama 2's 70 billion parameters took 1,720,320 GPU hours, and all its sizes together 3.3 million (Touvron et al. 2023, table 2). The code is the same as yours in kind: next token, cross-entropy, AdamW, warm-up, cosine, clipping at 1.
 #
-# How does one use such a model? By **prompting**: write the beginning of a text whose continuation is the answer. With **a few examples in the context** (Brown et al. 2020), it infers from them what is wanted. Or by **fine-tuning**: train on, on the texts of one's own task (Radford et al. 2018), which is lesson 12. A prompt steers ours, too:
+# How does one use such a model? By **prompting**: write the beginning of a text whose continuation is the answer. By **a few examples in the context**, from which it infers what is wanted (Brown et al. 2020). Or by **fine-tuning**: continue the training on texts of one's own task (Radford et al. 2018), which is lesson 12. A prompt steers our model too:
 
 # %%
 for beginning in ("Once upon a time there was a sad fox named Mei.", "Do you know Juno, the brave bear?"):
@@ -683,7 +685,7 @@ for beginning in ("Once upon a time there was a sad fox named Mei.", "Do you kno
     row = generate(model, asked, max_new_tokens=8 if quick else 60, temperature=0.7, stop=END, generator=chance)[
         0
     ].tolist()
-    print(tokenizer.decode(row[: row.index(END)] if END in row else row), "...\n")
+    print(fill(tokenizer.decode(row[: row.index(END)] if END in row else row), 110), "...\n")
 folder.cleanup()
 
 # %% question="pretrain.use_of_a_gpt"
@@ -695,8 +697,8 @@ folder.cleanup()
 # |---|---|
 # | a first loss far from ln V | weights at birth; a softmax too many or too few |
 # | a loss that falls to nearly 0 | targets not shifted; the causal mask; the validation texts in the training set |
-# | a loss that falls, and a model that never stops | the end token is no target, or is masked with the padding |
-# | validation better than training | other padding, dropout in training; a mean of means |
+# | a loss that falls, and a model that never stops | the end token is no target, or is masked together with the padding |
+# | validation better than training | dropout in training; different padding; a mean of means |
 # | NaN after a while | no clipping, no warm-up, too large a rate; a batch without targets; half precision where single is needed |
 # | steps that are far too small or large at the beginning | bias correction, counted from 0 instead of 1 |
 # | a run that is different after a resume | the optimiser's means, the schedule's step, the chance, or the order of batches were not restored |
@@ -712,10 +714,10 @@ folder.cleanup()
 # %% [markdown]
 # ## What was simplified
 #
-# - Our texts are made from templates: after a few minutes there is little left to learn, and a low perplexity is easy. Real text has a floor that nobody knows, and filtering it is half of the work.
+# - Our texts are made from templates: a low perplexity is easy to reach. Real text has a floor that nobody knows, and filtering it is half of the work.
 # - One seed, one size. How loss falls with size, data and compute is a subject of its own (Kaplan et al. 2020; Hoffmann et al. 2022).
-# - Everything ran in one process. Large runs are split over thousands of GPUs; `fit` under `torchrun` shares a step between processes.
-# - Muon was used as a black box. It is 60 lines, in `tinytrans/training/muon.py`.
+# - Everything ran in one process. Large runs are split over thousands of GPUs; under `torchrun`, `fit` shares each step between processes.
+# - We used Muon as a black box. It is about 60 lines, in `tinytrans/training/muon.py`.
 #
 # ## Where this lives in tinytrans
 #
@@ -737,4 +739,4 @@ folder.cleanup()
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: the run.** Let learners bet on the order of what is learned before section 8 (most put names first). Common questions: *why is the control trained anew, and not simply the run at a quarter?* Because there its rate was still high; a fair control has had its own cosine. *Why is the training loss not 0, when the stories are templates?* Which name, which colour comes next is chance, and chance can't
-# be learned; the floor lies near 0.3 nats a token. *Could it have learned the stories by heart?* The column `copied` counts. *How would one notice overfitting?* The two curves part; with 24,000 stories and less than one epoch they can't.
+# be learned; the floor lies near 0.3 nats a token. *Could it have learned the stories by heart?* The column `copied` counts that. *How would one notice overfitting?* The two curves part; with 24,000 stories and less than one epoch they can't.

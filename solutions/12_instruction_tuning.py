@@ -1,22 +1,22 @@
 # %% [markdown]
 # # 12 · Instruction tuning
 #
-# A pretrained model goes on with texts. Nobody has told it that you might want something. In this lesson you make it answer: first by training all of
+# A pretrained model continues texts. Nobody has told it that you might want something. In this lesson you teach it to answer: first by training all of
 # its weights, then by training so few of them that the result fits into a small file.
 #
 # **You will be able to**
 #
-# - render a dialogue as the one text that a model reads, and say why training and use must agree in it to the letter;
+# - render a dialogue as the single text that a model reads, and say why training and use must agree on it to the letter;
 # - build batches in which the answer is learned and the prompt is only read;
-# - tell from a model's behaviour which tokens its loss had left out;
-# - write LoRA's forward pass, merge it away, and count what it trains; pick the biases for BitFit;
-# - weigh full tuning, LoRA and BitFit against each other, on figures of your own.
+# - tell from a model's behaviour which tokens its loss left out;
+# - write LoRA's forward pass, merge the correction into the weights, and count what trains; pick the biases for BitFit;
+# - compare full tuning, LoRA and BitFit by figures of your own.
 #
 # **Builds on** the loss of lesson 11 (targets shifted by one, -100 where nothing is asked), on generation (10) and on matrix products. **Leads to** 13, where the
 # model that does as it is told learns what people like.
 #
-# **Time** about 80 minutes: a model that goes on 10, dialogues 10, what is learned 15, a first tuning 10, LoRA 15, BitFit 10, breaking it 10. The notebook computes
-# for about four minutes in all on two CPU cores. A GPU changes nothing but the time.
+# **Time** about 80 minutes: a model that continues 10, dialogues 10, what is learned 15, a first tuning 10, LoRA 15, BitFit 10, breaking it 10. The notebook computes
+# for about three minutes on two CPU cores. A GPU changes nothing but the time.
 #
 # **Letters** B dialogues in a batch, T tokens, V words of the vocabulary; $W$ a weight $(D_{out}, D_{in})$, $r$ the rank, $A$ $(r, D_{in})$, $B$ $(D_{out}, r)$.
 
@@ -29,12 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %%
-torch.manual_seed(0)
+seeded = torch.manual_seed(0)
 
 # %% tags=["tools"]
 import os
 import time
 from functools import partial
+from textwrap import fill
 
 from graders.check import check
 from tinytrans import checkpoints, fit, load, pick
@@ -56,7 +57,7 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 # `from tinytrans.data.chat import render`: from there on the notebook uses the library's version. Your points still come from your own cell, so come
 # back to it.
 #
-# ## 1. A model that goes on (10 minutes)
+# ## 1. A model that continues (10 minutes)
 #
 # The base model of this lesson, `stories`, has a million weights and was pretrained as in lesson 11, on books of animal stories. It tells them well. Let us ask it for one.
 
@@ -73,7 +74,7 @@ end = tokenizer.token_to_id("<|end|>")
 
 @torch.no_grad()
 def go_on(model: nn.Module, text: str, n: int = 60) -> str:
-    """What a model writes behind a text, always the likeliest token, until its end sign or n tokens."""
+    """How a model continues a text, always by the likeliest token, until its end sign or for n tokens."""
     ids = torch.tensor([tokenizer.encode(text)], device=device)
     row = generate(model, ids, max_new_tokens=5 if quick else n, temperature=0.0, stop=end)[0].tolist()
     written = row[ids.shape[1] :]
@@ -82,15 +83,15 @@ def go_on(model: nn.Module, text: str, n: int = 60) -> str:
 
 request = "Tell a story about a fox named Mei by the lake. It has a sad end."
 for text in ("Once upon a time there was", request, f"{request}\n"):
-    print(f"{text!r}\n    ... {go_on(base, text)}\n")
+    print(f"{text!r}\n{fill('... ' + go_on(base, text), 110)}\n")
 
 # %% [markdown]
-# The first is what the model was made for: given a beginning, it finds a likely continuation. To the second it does just the same, and what follows such a sentence in a text may be anything: the model has no notion that *it* is asked and that *you* want to have it done.
+# The first is what the model was made for: given a beginning, it finds a likely continuation. It treats the second in just the same way. A name and an animal at the beginning of a text are likely to come again, so some of the request comes true by itself; but the model has no notion that *it* is being asked and that *you* want something done.
 #
-# The third differs by a single character, a line break. In the books of this model a story often stood under a heading, and the headings looked like our request. So the line break makes it a heading, and the likely continuation is the story that it announces! This is **prompting**: to find the form of text
-# that goes on as you would like. One can also write a few solved examples in front, **few-shot** or in-context learning (Brown et al. 2020). Neither changes a weight. But one has to know what the model's texts looked like, and nobody who *uses* it does.
+# The third differs by a single character, a line break. In the books that this model has read, a story often stood under a heading, and the headings looked like our request. The line break turns the request into a heading, and the likely continuation is the story that it announces! This is **prompting**: finding a form of text
+# whose continuation is what you want. One can also put a few solved examples in front, which is called **few-shot** or in-context learning (Brown et al. 2020). Neither changes a weight. But you have to know what the model's texts looked like, and people who merely *use* it do not.
 #
-# How much does the form matter? All of what we ask can be checked: is it a fox? named Mei? by the lake? is the end sad? We count it on requests with pairs of names that no training text has. (The middle form, with its signs, is explained in the next section.)
+# How much does the form matter? Everything that we ask for can be checked: is it a fox? is it named Mei? by the lake? is the end sad? We count this on requests with pairs of names that occur in no training text. (The next section explains the second form, with its signs.)
 
 # %% tags=["measured"]
 requests = [tale.instruction for tale in load("tales", n=12 if quick else 80, seed=1, split="validation")]
@@ -119,38 +120,38 @@ asked_base = {name: report(base, form) for name, form in forms.items()}
 show(asked_base)
 
 # %% [markdown]
-# `these four` is the share of requests of which all wishes about kind, name, place and end came true, `all` every wish (colours, things and dialogue too), `stops` the share of answers that ended by themselves. An end is sad or happy by chance, so half of those wishes come true without any obedience.
+# `these four` is the share of requests for which all wishes about kind, name, place and end came true; `all` counts every wish (colours, things and dialogue too), and `stops` is the share of answers that ended by themselves. A story ends either sadly or happily, so half of the wishes for an end come true without any obedience.
 #
-# Under a heading the model does nearly all that the heading says, so it *can*. Asked in any other form it does a fraction of it. We want a model that one can simply ask. That takes training, of the third kind: change the weights.
+# Under a heading the model does nearly everything that the heading says, so it *can*. Asked in another form it still picks up most animals and names, but fulfils all four wishes in a third of the requests or fewer. We want a model that one can simply ask. Prompts and examples will not do; we have to change the weights.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: planning.** Sections 1 to 4 are one lesson hour; 5 to 7 another half. If time is short leave out BitFit's training (keep its two exercises) and the second half of section 7. Each cell that trains is one cell alone: start it, then discuss what it should show.
+# **For instructors: planning.** Sections 1 to 4 fill one class hour, 5 to 7 half of another. If time is short, leave out BitFit's training (keep its two exercises) and the second half of section 7. All training happens in cells of its own: start one, then discuss what it should show.
 # Let learners try forms of their own in section 1 before they see the heading: a question, *Answer:*, an example in front.
 
 # %% [markdown]
 # ## 2. Who speaks? (10 minutes)
 #
-# A model reads one row of tokens. For a conversation to fit in there it must be able to tell who speaks and when a turn is over. So we take signs that occur in no text: tokens of their own.
+# A model reads one row of tokens. If that row holds a conversation, the model must be able to tell who is speaking and when a turn is over. So we use signs that occur in no text: tokens of their own.
 #
 # | sign | means |
 # |---|---|
-# | `<|user|>` | what follows was said by the user |
-# | `<|assistant|>` | now the assistant speaks |
-# | `<|end|>` | the assistant has finished |
+# | `<\|user\|>` | the user says what follows |
+# | `<\|assistant\|>` | the assistant says what follows |
+# | `<\|end\|>` | the assistant has finished |
 #
 # By hand: the user says *Hi.*, the assistant *Hello!*, the user *A story, please.* The text is
 #
 # `<|user|>Hi.<|assistant|>Hello!<|end|><|user|>A story, please.<|assistant|>`
 #
-# and what comes next is the model's. Nothing stands between a sign and the words, not even a space: a space belongs to the token that follows it , so one too many makes another token of the answer's first word. This form is
-# a **chat template**. Every family of models has its own, and none of them works with another's.
+# and what comes next is up to the model. Nothing stands between a sign and the words, not even a space: a space is part of the token that follows it, so one too many would turn the answer's first word into a different token. Such a form is called
+# a **chat template**. Every family of models has its own, and a model expects the one that it was trained with.
 
 # %% [markdown]
 # **Exercise.** Render a dialogue.
 #
-# <details><summary>Hint 1</summary>Go through the turns, and add to a string.</details>
+# <details><summary>Hint 1</summary>Go through the turns and build up a string.</details>
 # <details><summary>Hint 2</summary>The sign of a role is its name between `<|` and `|>`; only what the assistant said is followed by `<|end|>`.</details>
-# <details><summary>Hint 3</summary>After the loop: if the last turn was the user's, their number is odd, and `<|assistant|>` is still missing.</details>
+# <details><summary>Hint 3</summary>After the loop: if the last turn was the user's, the number of turns is odd and `<|assistant|>` is still missing.</details>
 
 # %% exercise="chat.render"
 # from: tinytrans.data.chat.render
@@ -161,32 +162,32 @@ print(render(dialogue))
 print(tokenizer.encode(render(dialogue[:1]))[:3], "...", tokenizer.encode(render(dialogue[:1]))[-3:])
 
 # %% [markdown]
-# The signs have become one id each. That is more than convenience:
+# Each sign has become a single id. This is more than a convenience:
 
 # %% question="chat.injection"
 
 # %% [markdown]
 # ## 3. What is learned (15 minutes)
 #
-# Now we have dialogues, some thousands of them, each a request and a story that fulfils it. The training is that of lesson 11: at each place predict the next token. This is **supervised fine-tuning**, SFT, and the model that comes out is what is published with *Instruct* in its
-# name, as the one that goes in has *Base*. It is still next-token prediction; only the texts are others, and one more thing: the loss counts **the answer alone**.
+# Now take some thousands of dialogues, each a request and a story that fulfils it. The training is that of lesson 11: at each place, predict the next token. This is **supervised fine-tuning**, SFT. What comes out is published with *Instruct* in its
+# name, just as what goes in has *Base*. It is still next-token prediction, on other texts, with one further difference: the loss counts **the answer alone**.
 #
-# Why? The model shall learn to answer, not to ask. A loss on the request would spend a part of every step on guessing what somebody might want next, which is chance. By hand, a dialogue of 6 tokens, of which the prompt has 3:
+# Why? The model should learn to answer, not to ask. A loss on the request would spend part of every step on guessing what somebody might want next, which is chance. By hand, a dialogue of 6 tokens, 3 of them the prompt's:
 #
 # | place | 0 | 1 | 2 | 3 | 4 | 5 |
 # |---|---|---|---|---|---|---|
-# | token | `<|user|>` | Hi | `<|assistant|>` | Hello | ! | `<|end|>` |
-# | is the answer's | no | no | no | **yes** | **yes** | **yes** |
-# | is asked for | Hi | `<|assistant|>` | Hello | ! | `<|end|>` | – |
-# | is it learned? | no | no | **yes** | **yes** | **yes** | – |
+# | token | `<\|user\|>` | Hi | `<\|assistant\|>` | Hello | ! | `<\|end\|>` |
+# | part of the answer? | no | no | no | **yes** | **yes** | **yes** |
+# | is asked for | Hi | `<\|assistant\|>` | Hello | ! | `<\|end\|>` | – |
+# | learned? | no | no | **yes** | **yes** | **yes** | – |
 #
-# Three tokens are learned, and note the shift: `<|assistant|>` belongs to the prompt, but it is *asked for* the answer's first token. And the end sign belongs to the answer. A model that has never been asked for it does not know when to stop.
+# Three tokens are learned. Note the shift: `<|assistant|>` belongs to the prompt, but it is *asked for* the answer's first token. And the end sign belongs to the answer: a model that is never asked for it does not learn when to stop.
 
 # %% [markdown]
-# **Exercise.** Which tokens are the answer's? Rows of a batch are filled up with padding, so three lengths matter: the prompt's, that of prompt and answer, and T.
+# **Exercise.** Which tokens belong to the answer? The rows of a batch are filled up with padding, so three lengths matter: that of the prompt, that of prompt and answer together, and T.
 #
-# <details><summary>Hint 1</summary>Place t of row b is the answer's when it is not before the prompt's end, and before the row's end.</details>
-# <details><summary>Hint 2</summary>`torch.arange(T)` are the places; compare them with `prompt_lengths[:, None]`, which is (B, 1).</details>
+# <details><summary>Hint 1</summary>Place t of a row belongs to the answer if it does not lie before the prompt's end, but before the row's end.</details>
+# <details><summary>Hint 2</summary>`torch.arange(T)` gives the places; compare them with `prompt_lengths[:, None]`, which is (B, 1).</details>
 # <details><summary>Hint 3</summary>Two comparisons joined by `&`. Which of them allows equality?</details>
 
 # %% exercise="sft.answer_mask"
@@ -203,7 +204,7 @@ print(tokenizer.encode(render(dialogue[:1]))[:3], "...", tokenizer.encode(render
 # from: tinytrans.training.sft.answer_targets
 
 # %% [markdown]
-# Walk through a dialogue: shaded tokens are learned, and the note says what each place is asked for. (Where nothing runs, the still picture shows the shades.)
+# Walk through a dialogue: shaded tokens are learned, and the note says what each place is asked for. (Where no slider runs, the still picture shows the shades.)
 
 # %%
 short = [("user", "Tell a story about a fox named Mei."), ("assistant", "Mei was a fox. She slept.")]
@@ -221,13 +222,13 @@ read_along(words, learned[0].float(), notes, title="shaded: learned")
 
 # %% [markdown]
 # The loss is the mean surprise over the targets that are left. By hand: if the model gives the three answer tokens probabilities of 1/2, 1/4 and 1/8, their surprises are $\ln 2$, $2 \ln 2$ and $3 \ln 2$, and the loss is $2 \ln 2 = 1.39$ nats, whether the prompt has 3 tokens or 300, and
-# however much padding there is. Two answers of unequal length in one batch: all their tokens are counted together, so that each weighs the same.
+# however much padding there is. If a batch holds two answers of unequal length, all their tokens are counted together, so that each weighs the same.
 #
 # **Exercise.** The loss of instruction tuning.
 #
 # <details><summary>Hint 1</summary>`F.cross_entropy` wants logits (N, V) and targets (N,); it leaves out targets of -100.</details>
 # <details><summary>Hint 2</summary>`reduction="sum"` gives the sum; divide it by the number of targets that are not -100.</details>
-# <details><summary>Hint 3</summary>A batch in which nothing is asked must not divide by 0: `clamp(min=1)`.</details>
+# <details><summary>Hint 3</summary>Don't divide by 0 when nothing in the batch is asked: `clamp(min=1)`.</details>
 
 # %% exercise="sft.sft_loss"
 # from: tinytrans.training.sft.sft_loss
@@ -237,7 +238,7 @@ read_along(words, learned[0].float(), notes, title="shaded: learned")
 # %% [markdown]
 # ## 4. A first tuning (10 minutes)
 #
-# Some thousand requests with their stories, encoded once. A user's text is encoded as plain text (`special=False`), and the signs' ids are put in by us.
+# We encode some thousand requests with their stories. A user's words are encoded as plain text (`special=False`), and the ids of the signs are put in by our program.
 
 # %% tags=["measured"]
 user, assistant = tokenizer.token_to_id("<|user|>"), tokenizer.token_to_id("<|assistant|>")
@@ -247,15 +248,15 @@ answers = [[*tokenizer.encode(tale.text, special=False), end] for tale in tales]
 print(f"{len(prompts)} dialogues, {sum(map(len, prompts)):,} tokens of requests, {sum(map(len, answers)):,} of stories")
 
 
-def batch(step: int, size: int = 12, whole: bool = False, ends: bool = True) -> tuple[Tensor, Tensor]:
-    """The same dialogues for the same step -> inputs, targets; `whole` learns prompts too, without `ends` no end sign."""
+def batch(step: int, size: int = 12, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """The same dialogues for the same step -> inputs, targets; `whole` learns the prompts too."""
     chosen = torch.randint(len(prompts), (size,), generator=torch.Generator().manual_seed(step)).tolist()
     rows = [prompts[i] + answers[i] for i in chosen]
     T = max(map(len, rows))
     ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding has the end's id: lengths decide
     lengths = torch.tensor([len(row) for row in rows])
     starts = torch.zeros_like(lengths) if whole else torch.tensor([len(prompts[i]) for i in chosen])
-    return answer_targets(ids, answer_mask(starts, lengths - (0 if ends else 1), T))
+    return answer_targets(ids, answer_mask(starts, lengths, T))
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -282,25 +283,25 @@ table = {"base": asked_base["as a chat"]}
 tuned = load_base()
 losses = {"all weights": tune(tuned, lr=1e-3)}
 table["all weights"] = report(tuned)
-print(table["all weights"])
-print(f"\n{request}\n    ... {go_on(tuned, render([('user', request)]), 200)}")
+show(table)
+print(f"\n{request}\n{fill('... ' + go_on(tuned, render([('user', request)]), 200), 110)}")
 
 # %% [markdown]
-# Within a minute the model has come to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world* here. How a fox is told of, and how to write what a heading announces, it knew from pretraining: what is new is that between these signs a request is such a heading. Ouyang et al. (2022) found the same at size: people preferred the answers of a tuned model of 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, which is the next lesson's matter.
+# In less than a minute the model has learned to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world*. How to tell a story about a fox, and how to write what a heading announces, it knew from pretraining; what is new is that a request between these signs is such a heading. Ouyang et al. (2022) saw what this is worth in large models: people preferred the answers of a tuned model with 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, the subject of the next lesson.
 
 # %% question="chat.how_used"
 
 # %% [markdown]
 # ## 5. A thin correction (15 minutes)
 #
-# Our model has a million weights. To tune one of 70 billion, every weight needs its number, its gradient, and Adam's two averages: at 4 bytes each more than a terabyte. And if you tune it for ten tasks you keep ten models of that size.
+# Our model has a million weights. To tune a model with 70 billion, you need room for every weight, its gradient and Adam's two averages: at 4 bytes each, more than a terabyte. And if you tune it for ten tasks, you keep ten models of that size.
 #
-# Must all of W change? Tuning adds something: $W' = W + \Delta W$. Hu et al. (2021) supposed that $\Delta W$ can be *thin*: that it needs few directions, not all $D$. A matrix of rank $r$ is a product $BA$ of a tall one $(D_{out}, r)$ and a flat one $(r, D_{in})$. So freeze $W$, and train
-# $A$ and $B$ alone:
+# Must all of W change? Tuning adds something: $W' = W + \Delta W$. Hu et al. (2021) suspected that $\Delta W$ can be *thin*: that it needs a few directions, not all $D$. A matrix of rank $r$ is a product $BA$ of a tall one $(D_{out}, r)$ and a flat one $(r, D_{in})$. So freeze $W$ and train
+# only $A$ and $B$:
 #
 # $$h = W x + \frac{\alpha}{r} B A x .$$
 #
-# $A$ takes $x$ down to $r$ numbers, $B$ takes them up again. At birth $A$ is random and $B$ is zero, so the layer begins as it was. The factor $\alpha / r$ keeps the correction's size when $r$ is changed, so that one need not search for a new learning rate. This is **LoRA**, low-rank adaptation.
+# $A$ takes $x$ down to $r$ numbers, and $B$ takes these up again. At birth $A$ is random and $B$ is zero, so the layer starts out unchanged. The factor $\alpha / r$ keeps the correction at about the same size when $r$ is changed, so that one need not search for a new learning rate. This is **LoRA**, low-rank adaptation.
 #
 # By hand, with $r = 1$ and $\alpha = 2$: $W$ the identity, $A = (1, 1)$, $B = (3, 0)^\top$, $x = (1, 1)$. $A x = 2$; $B \cdot 2 = (6, 0)$; times $\alpha / r = 2$ is $(12, 0)$; and $W x = (1, 1)$. Together $(13, 1)$.
 
@@ -318,11 +319,11 @@ print(f"\n{request}\n    ... {go_on(tuned, render([('user', request)]), 200)}")
 print(lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 2))
 
 # %% [markdown]
-# **Exercises.** How many numbers train, and how the correction disappears into W when training is done: $(W + \frac{\alpha}{r} BA) x$ is the same number at no extra cost.
+# **Exercises.** Count the numbers that train; and, when training is done, merge the correction into W: $(W + \frac{\alpha}{r} BA) x$ is the same vector at no extra cost.
 #
 # <details><summary>Hint 1</summary>A has r rows of the input's width, B has as many rows as the output is wide, each of r numbers.</details>
 # <details><summary>Hint 2</summary>`lora_size`: nothing else trains. `merged_weight`: B A is (D_out, D_in), as W is.</details>
-# <details><summary>Hint 3</summary>Return a new matrix: who merges in place cannot take the adapter out again.</details>
+# <details><summary>Hint 3</summary>Return a new matrix: after merging in place, the adapter cannot be taken out again.</details>
 
 # %% exercise="lora.lora_size"
 # from: tinytrans.adapters.lora.lora_size
@@ -333,7 +334,7 @@ print(lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch
 # %% question="lora.why_zero"
 
 # %% [markdown]
-# Now your function goes around the model: every matrix of the blocks gets a thin neighbour, and all else is frozen.
+# Now your function wraps the model: every matrix of the blocks gets a thin companion, and everything else is frozen.
 
 
 # %%
@@ -368,10 +369,10 @@ print(f"{trained:,} numbers train, by your formula {wanted:,}, of {sum(w.numel()
 # %% tags=["measured"]
 losses["LoRA"] = tune(thin, lr=5e-3)
 table["LoRA"] = report(thin)
-print(table["LoRA"])
+show({"LoRA": table["LoRA"]})
 
 # %% [markdown]
-# Merged, the model is a plain one again, of the same size and speed as the base:
+# After merging it is a plain model again, with the size and the speed of the base:
 
 # %%
 merged = load_base()
@@ -384,14 +385,14 @@ with torch.no_grad():
 # %% [markdown]
 # ## 6. The biases alone (10 minutes)
 #
-# Ben Zaken et al. (2022) went further: freeze all matrices, train only the vectors that are *added*. They called it **BitFit**, bias-term fine-tuning. How can that help? A hidden number of the feed-forward layer is $\mathrm{gelu}(w \cdot x + b)$. With a large negative $b$ it is silent,
-# with a large positive one it lets everything pass. Shifting $b$ turns whole features off and on, and what later layers get is another mix. By hand, with relu: $w \cdot x = 1$ and $b = 0$ give 1; $b = -2$ gives 0, and everything that hung on this feature is gone.
+# Ben Zaken et al. (2022) went further: freeze all matrices and train only the vectors that are *added*, the biases. They called this **BitFit**, bias-term fine-tuning. How can that be enough? A hidden number of the feed-forward layer is $\mathrm{gelu}(w \cdot x + b)$. With a large negative $b$ it is silent,
+# with a large positive one it lets everything pass. Shifting $b$ turns whole features off and on, so that later layers get a different mix. This leverage is due to the nonlinearity that follows. By hand, with relu: $w \cdot x = 1$ and $b = 0$ give 1; $b = -2$ gives 0, and everything that depended on this feature is gone.
 #
-# The names of a model's weights tell which are biases: ours end in `.bias`; torch's attention has an `in_proj_bias`, its RNN a `bias_hh_l0`.
+# The names of a model's weights tell which of them are biases: ours end in `.bias`; torch's attention has an `in_proj_bias`, its RNN a `bias_hh_l0`.
 #
-# **Exercises.** Choose them by name; and count what trains in a model, given the shapes of its weights.
+# **Exercises.** Choose the biases by name; and count what trains in a model, given the shapes of its weights.
 #
-# <details><summary>Hint 1</summary>What counts is what stands behind the last dot: `name.split(".")[-1]`.</details>
+# <details><summary>Hint 1</summary>What counts is the part after the last dot: `name.split(".")[-1]`.</details>
 # <details><summary>Hint 2</summary>It is `bias`, or ends with `_bias`, or starts with `bias_`.</details>
 # <details><summary>Hint 3</summary>`count_trainable`: the size of a shape is the product of its axes, `math.prod`, which gives 1 for `()`. A name may come twice: make a set.</details>
 
@@ -402,7 +403,7 @@ with torch.no_grad():
 # from: tinytrans.adapters.trainable.count_trainable
 
 # %% [markdown]
-# Our base model, like most of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives it one for each layer and norm, all zero, so that it computes what it did.
+# Our base model, like most of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives each layer and norm a bias of zeros, so that the model computes what it did before.
 
 # %% tags=["measured"]
 shifted = with_biases(load_base())
@@ -414,7 +415,7 @@ few, all_of_them = count_trainable(shapes, chosen)
 print(f"BitFit trains {few:,} of {all_of_them:,} numbers, {few / all_of_them:.2%}, LoRA {trained / all_of_them:.1%}")
 losses["BitFit"] = tune(shifted, lr=2e-2)
 table["BitFit"] = report(shifted)
-print(table["BitFit"])
+show({"BitFit": table["BitFit"]})
 
 # %% question="bitfit.leverage"
 
@@ -430,89 +431,104 @@ curves(
 show(table)
 
 # %% [markdown]
-# Fewer numbers need a larger learning rate, since each has further to go (here 0.001, 0.005 and 0.02).
+# On this task the three come out alike: with 80 requests, differences of a few hundredths mean nothing. That is the point of thin corrections. One has to look for their learning rates, though: the fewer numbers train, the further each has to go (here 0.001, 0.005 and 0.02).
 #
 # ## 7. Break it on purpose (10 minutes)
 #
-# **Another template.** The tuned model is the same; only the form of the question differs from what it was trained on. No training is needed for this one:
+# **Another template.** The model is the one that you tuned; only the form of the request differs from that in its training. The last two forms are the templates of other families, as somebody might copy them:
 
 # %% tags=["measured"]
 forms = {
     "as trained": CHAT,
-    "spaces": "<|user|> {}<|assistant|> ",
-    "lines": "<|user|>\n{}\n<|assistant|>\n",
-    "no signs": "{} ",
-    "as a heading": "{}\n",
+    "a space too many": "<|user|> {}<|assistant|> ",
+    "whose turn?": "<|user|>{}",
+    "Question, Answer": "Question: {} Answer:",
+    "INST": "[INST] {} [/INST] ",
+    "ChatML": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
 }
 strange = {name: report(tuned, form) for name, form in forms.items()}
 show(strange)
 
 # %% [markdown]
-# **No end.** The end sign is left out of the targets, as happens to those who pad with the end sign and leave out all padding by its id. **The prompt as well.** The loss is on everything, requests included.
+# A space costs little here, for this model knows one task only and can guess what is meant. The further the form is from that of training, the less of the request comes true; and signs that the model has never seen, spelled out in letters, confuse it altogether. No error tells you. When a model that others praise disappoints you, print your prompt beside its template.
+#
+# **No end.** Somebody renders dialogues without the end sign, one after another, and learns all that follows the first request. **The prompt as well.** The loss is on everything, requests included.
+
 
 # %% tags=["measured"]
+def endless_batch(step: int, size: int = 12) -> tuple[Tensor, Tensor]:
+    """Dialogues without an end sign, each followed by the next request -> inputs, targets."""
+    chance = torch.Generator().manual_seed(step)
+    pairs = [torch.randint(len(prompts), (size,), generator=chance).tolist() for _ in range(2)]
+    starts = torch.tensor([len(prompts[i]) for i in pairs[0]])
+    rows = [prompts[i] + answers[i][:-1] + prompts[j] for i, j in zip(*pairs, strict=True)]
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.tensor([row + [end] * (max(map(len, rows)) - len(row)) for row in rows])
+    return answer_targets(ids, answer_mask(starts, lengths, ids.shape[1]))
+
+
 endless, talkative = load_base(), load_base()
-tune(endless, 1e-3, partial(batch, ends=False), steps=steps // 2)
+tune(endless, 1e-3, endless_batch, steps=steps // 2)
 tune(talkative, 1e-3, partial(batch, whole=True))
 broken = {
     "all weights": table["all weights"],
-    "no end learned": report(endless),
+    "no end sign": report(endless),
     "prompt learned too": report(talkative),
 }
 show(broken)
-print(f"\nwithout an end: ... {go_on(endless, render([('user', request)]), 220)[-240:]}")
+print(f"\nwithout an end:\n{fill('... ' + go_on(endless, render([('user', request)]), 220), 110)}")
 
 # %% [markdown]
-# Without its end sign the model tells its story well and cannot stop. The prompt's loss harms less than one might think, and its number is not comparable with the others: it is a mean over other tokens. What it costs is a part of every step, spent on guessing what people ask.
-# (With short answers and long prompts the part is most of it; there are also data sets where a little of it helps: Shi et al. 2024.)
+# Without an end sign the model tells its story and cannot stop: it babbles on, with scraps of requests in between, until we cut it off (and what it adds spoils the story, so that fewer wishes count as fulfilled). Learning the prompt as well does less harm than one might think. Its loss cannot be compared with the others, because it is a mean over other tokens. What it costs is a part of every step, spent on guessing what people ask.
+# (With short answers and long prompts this is most of the step; there are also data sets where a little of it helps: Shi et al. 2024.)
 #
 # ## 8. What to watch out for
 #
 # | you see | look at |
 # |---|---|
-# | answers that never end | the end sign: in the text? in the mask? thrown out as padding? |
-# | good in training, poor in use | the template: a space, a line, a sign twice; the prompt's ids printed side by side |
+# | answers that never end | the end sign: is it in the text? in the mask? thrown out as padding? |
+# | good in training, poor in use | the template: a space, a line, a sign twice; print both prompts' ids side by side |
 # | a first loss far above the base model's | targets not shifted, or shifted twice |
 # | a loss near 0 after a few steps | targets not shifted: each place is asked for what it reads |
 # | a loss that depends on the batch's padding | the mean is over all places and not over the answers' tokens |
-# | LoRA that does not learn at all | A and B both zero; or an optimiser made before freezing |
-# | an adapter that works here and not there | alpha / r; merged twice |
-# | BitFit with nothing to train | a model without biases; gains are none |
+# | LoRA that does not learn at all | A and B both zero; an optimiser that was made before the adapter |
+# | an adapter that works in one program and not in another | alpha / r; merged twice |
+# | BitFit with nothing to train | a model without biases (the gain of a norm is not one) |
 #
 # <!-- pitfalls: chat sft lora bitfit trainable -->
 #
 # ## What was simplified
 #
-# - A dialogue had one turn in training. With several, every answer of the assistant's is learned, and the mask is True in several places.
+# - Our dialogues had one turn each. With several, every answer of the assistant is learned, and the mask is True in several places.
 # - There was no *system* turn, in which the provider says how the assistant should behave.
 # - The answers were right by construction. Real ones are written and checked by people, or by models, and their quality matters more than their number (Zhou et al. 2023).
 # - LoRA saves the memory of gradients and averages; the frozen weights must still be there. QLoRA keeps those in 4 bits (Dettmers et al. 2023).
-# - Our model is so small that nothing is gained by tuning little of it. The figures show what is *lost*.
-# - Tuning makes a model forget some of what it could. We did not measure that.
+# - Our model is so small that tuning little of it gains nothing. The figures only show what it *costs*.
+# - Tuning makes a model forget some of what it could do. We did not measure that.
 #
 # ## Where this lives in tinytrans
 #
 # `tinytrans/data/chat.py` has `render`; `tinytrans/training/sft.py` the mask, the targets and the loss. `tinytrans/adapters/` puts `lora` and `bitfit` around any model, merges and parts them without a trace, and saves an adapter as a file of its own. `python -m tinytrans.recipes sft`
-# (`lora`, `bitfit`) is this lesson's training with its controls.
+# (`lora`, `bitfit`) runs this lesson's training with its controls.
 #
 # ## References
 #
 # - T. Brown et al. (2020). Language Models are Few-Shot Learners. arXiv 2005.14165.
 # - E. J. Hu et al. (2021). LoRA: Low-Rank Adaptation of Large Language Models. arXiv 2106.09685.
 # - E. Ben Zaken, S. Ravfogel, Y. Goldberg (2022). BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models. arXiv 2106.10199.
-# - J. Wei et al. (2022). Finetuned Language Models Are Zero-Shot Learners. arXiv 2109.01652 (instruction tuning carries over to tasks it had none of).
+# - J. Wei et al. (2022). Finetuned Language Models Are Zero-Shot Learners. arXiv 2109.01652 (instruction tuning carries over to tasks that it did not contain).
 # - L. Ouyang et al. (2022). Training language models to follow instructions with human feedback. arXiv 2203.02155.
 # - C. Zhou et al. (2023). LIMA: Less Is More for Alignment. arXiv 2305.11206.
 # - T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer (2023). QLoRA: Efficient Finetuning of Quantized LLMs. arXiv 2305.14314.
 # - Z. Shi et al. (2024). Instruction Tuning With Loss Over Instructions. arXiv 2405.14394.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: common questions.** *Why does the base model obey a little in a chat?* An end is happy or sad by chance, and headings have taught it to use words that stood before, whatever the form. *Why not mask the prompt out of attention too?* It must be read; only its own prediction is not scored.
+# **For instructors: common questions.** *Why does the base model obey a little in a chat?* An end is happy or sad by chance, and its texts have taught it to reuse names and animals that came before, whatever the form. *Why train the broken model on joined dialogues, and not simply leave the end sign out of the targets?* Because this base knows from its books that a story is followed by `<|end|>`, and a sign that is merely not asked for is not unlearned: try it, it still stops. *Why not mask the prompt out of attention too?* It must be read; only its own prediction is not scored.
 # *Is the padding not learned as an end, if it has the same id?* No: lengths decide, and the class can try it by taking the mask from `ids != end` instead. *Does LoRA make the model smaller?* No, the file that is kept per task is smaller.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: what the report of mistakes tells.** *The mask not shifted* and *the prompt's last token too* are the same thought at two places: ask for the table of section 3 once more, on paper. *Mean over all places* shows who took `mean()` without reading on. In LoRA *no scaling* comes from examples with alpha = r; *A and B not transposed* from
-# writing x B A as in some figures. *Ends with the word* (BitFit) is a search in a string where a dotted name should be taken apart.
+# **For instructors: what the report of mistakes tells.** *The mask not shifted* and *the prompt's last token too* are the same thought at two places: ask for the table of section 3 once more, on paper. *Mean over all places* shows who took `mean()` without reading on. In LoRA *no scaling* comes from examples with alpha = r, *A and B not transposed* from
+# writing x B A as in some figures. *Ends with the word* (BitFit) searches a string where a dotted name should be taken apart.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: variants.** Ranks 1, 2, 32 of LoRA, with alpha fixed and with alpha = 2 r: is the learning rate still right? LoRA on queries and values alone, as in the paper. A tenth of the dialogues: which of the three methods needs the most data? A second language of requests, tuned by a second adapter on the same base.

@@ -36,6 +36,13 @@ def test_is_scikit_learns() -> None:
     torch.testing.assert_close(ours, torch.from_numpy(theirs))
 
 
+def test_sparse_counts_are_counts() -> None:
+    """From sparse counts comes the same layer."""
+    dense, sparse = (naive_bayes(counts, LABELS, 2) for counts in (COUNTS, COUNTS.to_sparse()))
+    torch.testing.assert_close(sparse.weight, dense.weight)
+    torch.testing.assert_close(sparse.bias, dense.bias)
+
+
 def test_nothing_is_impossible() -> None:
     """A word that a class never used makes it less likely, not impossible; the more smoothing, the less it tells."""
     new = torch.tensor([0.0, 1, 0], dtype=torch.float64)

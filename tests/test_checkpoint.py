@@ -19,7 +19,7 @@ from torch import nn
 
 from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
-from tinytrans.training.checkpoint import CheckpointError, chance, load, load_weights, restore_chance, save
+from tinytrans.training.checkpoint import FORMAT, CheckpointError, chance, load, load_weights, restore_chance, save
 from tinytrans.training.journal import read_records
 from tinytrans.training.loop import fit
 from tinytrans.training.optim import adamw, muon
@@ -119,6 +119,26 @@ def test_a_foreign_file_is_named(tmp_path: Path) -> None:
         load(tmp_path / "theirs")
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*nowhere"):
         load(tmp_path / "nowhere")
+
+
+TREES = ("", "{", "5", "[]", "{}", '{"tensor": "zz"}', '{"dict": 5}', '{"dict": [["k"]]}', '{"foo": [1]}', "[" * 50_000)
+
+
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree[:20])
+def test_a_damaged_tree_is_named(tree: str, tmp_path: Path) -> None:
+    """A checkpoint whose tree is torn, foreign or built to harm raises a CheckpointError with the file's name."""
+    save_file({"a": torch.ones(2)}, tmp_path / "c", metadata={"format": FORMAT, "tree": tree})
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/c (has a damaged tree|holds a)"):
+        load(tmp_path / "c")
+
+
+def test_no_two_tensors_share_a_name(tmp_path: Path) -> None:
+    """Keys whose paths coincide, 3 and "3", "a/b" and the b of a, keep a tensor each; a tuple is no key."""
+    state = {3: torch.ones(1), "3": torch.zeros(1), "a/b": torch.ones(2), "a": {"b": torch.zeros(2)}}
+    save(tmp_path / "c", state)
+    assert repr(load(tmp_path / "c")) == repr(state)
+    with pytest.raises(TypeError, match=r"\(1, 2\) is a tuple"):
+        save(tmp_path / "c", {(1, 2): 3})
 
 
 def test_another_models_weights_change_nothing() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tinytrans import checkpoints
 from tinytrans.config import GPTConfig
-from tinytrans.models.gpt import GPT
+from tinytrans.models import BERT, GPT, load_model
 from tinytrans.tokenizers import CharacterTokenizer, Tokenizer
 
 Kept = tuple[GPT, Tokenizer]
@@ -25,7 +25,8 @@ def newborn() -> Kept:
 @pytest.mark.parametrize("name", checkpoints.names())
 def test_a_checkpoint_can_be_used_at_once(name: str) -> None:
     """Each loads in single precision and eval mode, with a tokenizer of its size, and is under 5 MB on the disk."""
-    model, tokenizer = checkpoints.load(name)
+    kind = type(load_model(checkpoints.HERE / name))
+    model, tokenizer = checkpoints.load(name, kind)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert not model.training
     assert tokenizer.vocab_size == model.config.vocab_size
@@ -56,6 +57,12 @@ def test_a_large_model_is_refused(newborn: Kept, tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match=r"bytes, more than 100$"):
         checkpoints.keep("newborn", *newborn, "{}", folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_another_kind_is_refused() -> None:
+    """Asking for a GPT's checkpoint as a BERT names both."""
+    with pytest.raises(ValueError, match="a config of the model 'gpt', not of 'bert'"):
+        checkpoints.load("tales", BERT)
 
 
 def test_an_unknown_name_is_named() -> None:

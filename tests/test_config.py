@@ -35,10 +35,11 @@ TINY = GPTConfig(vocab_size=11, n_layers=2, d_model=12, n_heads=3)
         ({"feedforward": "silux"}, "'silux' is not one of gelu"),
         ({"dropout": 1.0}, r"dropout 1.0 is not in \[0, 1\)"),
         ({"dropout": float("nan")}, "dropout nan"),
-        ({"dropout": "0.1"}, "dropout '0.1' is not a number"),
+        ({"dropout": "0.1"}, "dropout '0.1' is not a finite number"),
         ({"bias": "no"}, "bias 'no' is neither True nor False"),
         ({"vocab_size": 2.0}, "vocab_size 2.0"),
         ({"rope_base": 0.0}, "rope_base 0.0"),
+        ({"rope_base": float("inf")}, "rope_base inf is not a finite number"),
         ({"norm_eps": -1e-5}, "norm_eps -1e-05"),
     ],
 )

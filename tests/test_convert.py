@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tinytrans.adapters import lora
 from tinytrans.config import PRESETS, BERTConfig, EncDecConfig, GPTConfig, ViTConfig
 from tinytrans.models import build, load_model
 from tinytrans.models.convert import from_transformers, to_transformers
@@ -311,7 +312,11 @@ def test_a_converted_model_is_saved_like_any(tmp_path: Any) -> None:
         ("GPT2LMHeadModel", {"activation_function": "tanh"}, "'tanh'"),
         ("LlamaForCausalLM", {"attention_bias": True}, "attention_bias is True"),
         ("LlamaForCausalLM", {"head_dim": 8}, "head_dim is 8, and only 6"),
-        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, "factor"),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, "linear"),
+        ("LlamaForCausalLM", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ("LlamaForCausalLM", {"sliding_window": 3}, "sliding_window is 3"),
+        *[(name, {"is_causal": False}, "is_causal is False") for name in (*DECODERS, *TRANSLATORS)],
+        *[(name, {"is_causal": True}, "is_causal is True") for name in ("BertModel", "ViTForImageClassification")],
         ("BertForPreTraining", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("MarianMTModel", {"decoder_ffn_dim": F + 1}, f"decoder_ffn_dim is {F + 1}, and only {F}"),
     ],
@@ -322,6 +327,28 @@ def test_what_ours_cannot_do_is_refused(name: str, changes: dict[str, Any], mess
         from_transformers(theirs(name, **changes))
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("GPT2LMHeadModel", {"tie_word_embeddings": False, "n_inner": None, "activation_function": "relu2"}),
+        ("GPT2LMHeadModel", {"reorder_and_upcast_attn": True, "n_head": 1, "activation_function": "gelu_pytorch_tanh"}),
+        ("LlamaForCausalLM", {"num_key_value_heads": 1, "hidden_act": "swish"}),
+        ("LlamaForCausalLM", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+        ("MistralForCausalLM", {"sliding_window": None}),
+        ("MistralForCausalLM", {"sliding_window": 7, "num_key_value_heads": 1}),
+    ],
+)
+def test_unusual_decoders_say_the_same(name: str, changes: dict[str, Any]) -> None:
+    """Untied, one head or one for each query, another name for an activation, a window longer than the
+    prompt or none: logits and greedy texts are theirs."""
+    model = theirs(name, **changes)
+    mine = from_transformers(model)
+    assert_same(name, mine, model)
+    begin = ids(2, 7)
+    expected = model.generate(begin, max_new_tokens=32, do_sample=False, pad_token_id=V - 1)
+    assert torch.equal(generate(mine, begin, max_new_tokens=32, temperature=0.0), expected)
+
+
 def test_unknown_classes_and_weights_are_refused() -> None:
     """Another class, or a weight for which there is no place, raises ValueError and names it."""
     with pytest.raises(ValueError, match=r"Linear is not one of .*GPT2LMHeadModel"):
@@ -330,6 +357,46 @@ def test_unknown_classes_and_weights_are_refused() -> None:
     model.transformer.register_parameter("extra", nn.Parameter(torch.zeros(2)))
     with pytest.raises(ValueError, match=r"transformer\.extra"):
         from_transformers(model)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_what_is_tied_counts_and_not_what_the_config_says(tie: bool) -> None:
+    """Head and embedding that were parted or joined by hand are so in ours, and again in theirs."""
+    model = theirs("GPT2LMHeadModel", tie_word_embeddings=not tie)
+    embedding = model.get_input_embeddings().weight
+    model.lm_head.weight = embedding if tie else nn.Parameter(embedding.detach().roll(1, 0))
+    mine = from_transformers(model)
+    assert mine.config.tie == (mine.head.weight is mine.embedding.weight) == tie
+    assert_same("GPT2LMHeadModel", mine, model)
+    assert_same("GPT2LMHeadModel", mine, to_transformers(mine))
+    mine.head.weight = nn.Parameter(mine.head.weight.detach() + 1)
+    assert_same("GPT2LMHeadModel", mine, to_transformers(mine))  # parted here, as by a merged correction
+
+
+def test_positions_that_are_no_sines_are_refused() -> None:
+    """A Marian whose table of positions was changed would compute otherwise here: ValueError names the table."""
+    model = theirs("MarianMTModel")
+    model.model.decoder.embed_positions.weight.data[3] += 0.1
+    with pytest.raises(ValueError, match=r"model\.decoder\.embed_positions\.weight holds other numbers than sines"):
+        from_transformers(model)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        assert from_transformers(theirs("MarianMTModel").to(dtype)).embedding.weight.dtype == dtype
+
+
+def test_adapters_and_other_sizes_are_refused_on_the_way_out() -> None:
+    """A model inside an adapter, an odd width or a value that changes a shape: ValueError names it."""
+    with pytest.raises(ValueError, match=r"blocks\.0\.attention\.qkv\.a, .*merge and unwrap it"):
+        to_transformers(lora(build(OURS["gpt2"])))
+    with pytest.raises(ValueError, match="d_model 9 is odd"):
+        to_transformers(build(EncDecConfig(vocab_size=V, n_layers=1, d_model=9, n_heads=3)))
+    with pytest.raises(ValueError, match=rf"'vocab_size': {V + 1}.* other shapes .*transformer\.wte\.weight"):
+        to_transformers(build(OURS["gpt2"]), vocab_size=V + 1)
+
+
+def test_spans_have_a_start_and_an_end() -> None:
+    """However many classes the config names for another head, the head for answers has two numbers a token."""
+    mine = build(replace(OURS["bert"], head="spans", n_classes=5))
+    assert to_transformers(mine).qa_outputs.out_features == 2
 
 
 def test_what_theirs_cannot_do_is_refused() -> None:

@@ -22,6 +22,7 @@ def test_what_is_asked_for_is_picked() -> None:
     [
         ("gpu", "no device 'gpu'"),
         ("", "no device ''"),
+        ("xpu", "the device xpu was asked for, and torch finds none here"),
         (f"cuda:{torch.cuda.device_count()}", f"cuda:{torch.cuda.device_count()} was asked for, and CUDA finds"),
     ],
 )

@@ -357,6 +357,8 @@ def test_what_does_not_fit_is_refused() -> None:
     encdec = model()
     with pytest.raises(ValueError, match=f"id {V} is outside the vocabulary of {V}"):
         encdec(SOURCE.clone().fill_(V), TARGET)
+    with pytest.raises(ValueError, match=rf"mask of the memory has shape \(1, {B}, 2\), not"):
+        encdec.decode(TARGET, encdec.encode(SOURCE), memory_mask=torch.ones(1, B, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="id -100 is outside"):
         encdec(SOURCE, TARGET.clone().fill_(-100))
     with pytest.raises(ValueError, match="a target of 1 rows does not fit a memory of 2"):

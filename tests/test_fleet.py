@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +20,8 @@ import pytest
 from tiny_course import NAME, submit
 
 from graders import fleet
-from graders.autograde import JOURNAL, autograde
+from graders.__main__ import main
+from graders.autograde import JOURNAL, autograde, progress_bar
 from graders.fleet import Job, grade_all, jobs_for, rebuilt, work
 from graders.journal import Journal
 from graders.release import Release, load
@@ -77,6 +80,72 @@ def test_an_error_is_tried_again_and_then_told(monkeypatch: pytest.MonkeyPatch) 
     errors = grade_all({n: job(path=Path(n)) for n in ("bad", "good")}, executor, keep=lambda s, _: kept.append(s))
     assert (kept, list(errors), str(errors["bad"])) == (["good"], ["bad"], "no memory")
     assert len(executor.ran) == 3
+
+
+def test_an_interrupted_class_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who presses Ctrl-C waits for the submissions that run, and no further one is begun."""
+    begun: list[str] = []
+
+    def slow(j: Job) -> tuple[dict[str, int], bool]:
+        begun.append(j.path.name)
+        time.sleep(0.05)
+        return {"score": 1}, False
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fleet, "work", slow)
+    with pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as executor:
+        grade_all({str(i): job(path=Path(str(i))) for i in range(50)}, executor, keep=interrupt)
+    assert len(begun) < 5
+
+
+def test_the_command_says_how_to_go_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupted command ends with 130 and a sentence, without a traceback; the same one goes on."""
+    nothing = SimpleNamespace(post=lambda *_, **__: None, moments=lambda *_: {})
+    monkeypatch.setitem(sys.modules, "graders.bridge", nothing)
+    for name in ("ann", "bob", "cid"):
+        submit(tiny, tmp_path / "in" / f"{name}.ipynb")
+    command = ["autograde", "--course", str(tiny), "--assignment", NAME, "--submissions", str(tmp_path / "in")]
+    command += ["--out", str(tmp_path / "out"), "--trust", "--jobs", "1", "--key", str(tmp_path / "key")]
+    real, worked = fleet.work, []
+
+    def work_twice(j: Job) -> Any:
+        if len(worked) == 2:
+            raise KeyboardInterrupt
+        worked.append(j.path.stem)
+        return real(j)
+
+    monkeypatch.setattr(fleet, "work", work_twice)
+    monkeypatch.setattr("graders.autograde.ThreadPoolExecutor", lambda _: Here())
+    assert main(command) == 130
+    assert "the same command goes on where it was" in capsys.readouterr().err
+    monkeypatch.setattr(fleet, "work", real)
+    assert main(command) == 0
+    lines = (tmp_path / "out" / JOURNAL).read_text().splitlines()
+    assert sorted(json.loads(line)["student"] for line in lines[:-1]) == ["ann", "bob", "cid"]
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("file", [Terminal(), io.StringIO()])
+def test_progress(file: io.StringIO) -> None:
+    """A bar goes back on a terminal, and is whole lines elsewhere; both end on what is done of all, with the pace."""
+    with progress_bar("lesson", 10, 4, file) as bar:
+        for _ in range(6):
+            bar.update()
+    shown = file.getvalue()
+    assert ("\r" in shown) == file.isatty()
+    last = shown.replace("\r", "\n").strip().split("\n")[-1]
+    assert last.startswith("lesson: ")
+    assert re.search(r"10 of 10 \[.* to go, .*s/submission\]", last)
 
 
 @pytest.mark.parametrize("pool", [ThreadPoolExecutor])

@@ -324,6 +324,8 @@ def test_drawing_survives_rounding(total: float) -> None:
         (PROMPT, {"temperature": -1.0}, "temperature -1.0"),
         (PROMPT, {"top_p": 0.0}, "top_p 0.0"),
         (PROMPT + V, {}, f"outside the vocabulary of {V}"),
+        (PROMPT[:, :1] + V, {}, f"outside the vocabulary of {V}"),
+        ([[1, 2]], {}, "prompts are a list, not a tensor"),
     ],
 )
 def test_what_cannot_go_on_is_refused(ids: Tensor, options: dict[str, Any], message: str) -> None:

@@ -262,12 +262,30 @@ def test_dropout_acts_while_training_only() -> None:
         (torch.tensor([[0, V]]), f"id {V} .* vocabulary of {V}"),
         (torch.tensor([[0, -1]]), f"id -1 .* vocabulary of {V}"),
         (torch.zeros(1, 21, dtype=torch.int64), "21 positions .* max_len 20"),
+        ([[1, 2]], "ids are a list, not a tensor"),
     ],
 )
 def test_unreadable_ids_are_refused(wrong: Tensor, message: str) -> None:
     """Ids of a wrong type or shape, unknown ones, and more than there are positions raise ValueError and are named."""
     with pytest.raises(ValueError, match=message):
         model("learned")(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": torch.ones(3, 3)}, r"mask is of dtype torch.float32, not of torch.bool"),
+        ({"mask": torch.ones(2, 3, dtype=torch.bool)}, r"\(2, 3\), not \(3, 3\), \(2, 3, 3\) or \(2, 1, 3\)"),
+        ({"mask": torch.ones(5, 1, 3, dtype=torch.bool)}, r"\(5, 1, 3\), not"),
+        ({"mask": torch.ones(3, dtype=torch.bool)}, r"\(3,\), not"),
+        ({"positions": torch.arange(2)}, r"positions have shape \(2,\), not \(3,\) or \(2, 3\)"),
+        ({"positions": torch.zeros(3, 3, dtype=torch.int64)}, r"\(3, 3\), not"),
+    ],
+)
+def test_masks_and_positions_fit_the_ids(options: dict[str, Tensor], message: str) -> None:
+    """A mask or positions for another number of rows or tokens, or of numbers, raise ValueError with both shapes."""
+    with pytest.raises(ValueError, match=message):
+        model()(ids(2, 3), **options)
 
 
 @pytest.mark.parametrize("name", ["rope", "sinusoidal", "no positions"])

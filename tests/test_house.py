@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "tinytrans.tokenizers": set(),
     "tinytrans.nn": set(),
     "tinytrans.data": {"tinytrans.tokenizers"},
-    "tinytrans.models": {"tinytrans.nn", "tinytrans.config"},
+    "tinytrans.models": {"tinytrans.nn", "tinytrans.config", "tinytrans.device"},
     "tinytrans.sampling": {"tinytrans.nn.cache"},
     "tinytrans.training": {"tinytrans.device"},
     "tinytrans.training.ppo": {"tinytrans.device", "tinytrans.sampling"},
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "tinytrans.plots": {"tinytrans.nn"},
     "tinytrans.widgets": {"tinytrans.nn", "tinytrans.plots"},
     "graders": {"graders"},
+    "graders.overview": {"graders", "tinytrans.plots"},
     "graders.checks": {"tinytrans", "graders.exercise", "graders.draw", "graders.subject", "graders.compare"},
     "solutions": {"tinytrans", "graders", "solutions"},
 }

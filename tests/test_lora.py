@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tinytrans.adapters import (
@@ -237,6 +238,10 @@ def test_errors_name_what_is_wrong() -> None:
     plain = small_gpt()
     with pytest.raises(ValueError, match="rank 0"):
         lora(plain, rank=0)
+    with pytest.raises(ValueError, match="alpha nan"):
+        lora(plain, alpha=float("nan"))
+    with pytest.raises(ValueError, match="no pattern chooses none of the model's layers"):
+        lora(plain, targets=())
     assert all(weight.requires_grad for weight in plain.parameters())
     for function in (merge, unmerge, unwrap, adapter_state):
         with pytest.raises(ValueError, match="GPT has no adapter"):
@@ -275,6 +280,32 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path) -> None:
         load_adapter(small_gpt(), path)
     with pytest.raises(FileNotFoundError, match="no adapter"):
         load_adapter(small_gpt(), tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "header", "message"),
+    [
+        ({"head.a": torch.ones(2, 6)}, {}, r"for head, but \(2, 6\), \(11, 3\)"),
+        ({"head.a": torch.ones(18)}, {}, r"for head, but \(18,\)"),
+        ({"head.a": torch.ones(3, 6, dtype=torch.int32)}, {}, "numbers of dtype torch.int32 for head"),
+        ({}, {"alpha": "{"}, "damaged alphas"),
+        ({}, {"alpha": '{"head": NaN}'}, "damaged alphas: one of .nan. is not finite"),
+        ({}, {"alpha": '{"head": "5"}'}, "damaged alphas"),
+        ({}, {"alpha": "5"}, "damaged alphas"),
+        ({}, {"alpha": ""}, "damaged alphas"),
+    ],
+)
+def test_a_strangers_adapter_is_refused(changes: dict, header: dict, message: str, tmp_path) -> None:
+    """Factors that do not go together, whole numbers and a damaged header are named, and the model stays as it was."""
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(lora(small_gpt(), rank=3, alpha=5, targets="head"), path)
+    known = {"format": "tinytrans lora 1", "alpha": '{"head": 5.0}'}
+    save_file({**load_file(path), **changes}, path, metadata=known | header)
+    model = small_gpt()
+    names = list(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        load_adapter(model, path)
+    assert list(model.state_dict()) == names
 
 
 def test_counts() -> None:

@@ -6,15 +6,19 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from tinytrans.data.batches import IGNORED
 from tinytrans.data.dates import Dates
 from tinytrans.data.digits import Digits
+from tinytrans.data.docs import LIBRARIES, Paragraph
 from tinytrans.data.splits import Pair
+from tinytrans.models.bert import BERT
 from tinytrans.models.multimodal import Multimodal
 from tinytrans.models.vit import patchify, unpatchify
-from tinytrans.recipes import captions, dates, numbers, vit, words
+from tinytrans.recipes import bert, captions, dates, mlm, numbers, vit, words
 from tinytrans.recipes.report import Run
-from tinytrans.tokenizers import BPETokenizer, CharacterTokenizer
+from tinytrans.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokenizer
 
 QUICK = Run(quick=True)
 
@@ -70,6 +74,69 @@ def test_numbers_are_held_out_in_every_language() -> None:
     for name in numbers.LANGUAGES:
         assert len(unseen[name]) > 300
         assert not {pair.source for pair in unseen[name]} & {p.source for some in taught.values() for p in some}
+
+
+@pytest.fixture(scope="module")
+def docs() -> list[str]:
+    return mlm.corpus("validation", QUICK)[:300]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(docs: list[str]) -> WordPieceTokenizer:
+    return WordPieceTokenizer.train(docs, 400)
+
+
+def test_no_name_is_learned(docs: list[str]) -> None:
+    """In what BERT reads no library is named, in pretraining nor later."""
+    assert not [text for text in docs for name in LIBRARIES if name in text.lower()]
+    assert len(docs) == 300
+    assert not {*docs} & {*mlm.corpus("train", QUICK)}
+
+
+def test_only_hidden_tokens_are_asked_for(docs: list[str], tokenizer: WordPieceTokenizer) -> None:
+    """The loss from the hidden places alone is that of the whole head with -100 elsewhere, and of the pairs."""
+    torch.manual_seed(0)
+    batch = mlm.batches(tokenizer.encode_batch(docs), tokenizer, QUICK)[0]
+    model = BERT(mlm.shape(tokenizer, QUICK))
+    total, count = mlm.pretraining_loss(model, batch)
+    mask = mlm.padding(batch.lengths, batch.ids.shape[1])
+    said, follows = model(batch.ids, segments=batch.segments, mask=mask)
+    mean = F.cross_entropy(said.flatten(0, 1), batch.labels.flatten()) + F.cross_entropy(follows, batch.unrelated)
+    torch.testing.assert_close(total / count, mean)
+    assert count == int((batch.labels != IGNORED).sum())
+
+
+def test_the_commonest_is_counted(docs: list[str], tokenizer: WordPieceTokenizer) -> None:
+    """Who always says the same is right as often as that occurs, and knows of every second pair whether it follows."""
+    unseen = [mlm.batches(tokenizer.encode_batch(docs), tokenizer, QUICK)[i] for i in range(4)]
+    hidden = Counter(int(label) for batch in unseen for label in batch.labels.flatten() if label != IGNORED)
+    row = mlm.commonest(unseen)
+    assert row["words"] == pytest.approx(max(hidden.values()) / hidden.total())
+    assert 0.5 <= row["follows"] < 0.65
+
+
+def test_known_words_are_counted() -> None:
+    """Counts are those of the known words, in their order; others are none, and an empty text has none at all."""
+    table = bert.counts([["a", "a", "sum", "tree"], [], [",", "a"]], ["sum", ",", "a"])
+    assert table.to_dense().tolist() == [[1, 0, 2], [0, 0, 0], [0, 1, 1]]
+
+
+def test_naive_bayes_does_the_same_task() -> None:
+    """From some labels naive Bayes knows others better than who names the largest library; none is in both."""
+    task = bert.ask(QUICK)
+    assert not {part.text for part in task.labelled} & {part.text for part in task.unseen}
+    assert {part.library for part in task.labelled} == {*task.libraries}
+    assert 0.5 < bert.commonest(task)["right"] < bert.bayes(task)["right"] - 0.1
+
+
+def test_paragraphs_are_read_without_names(tokenizer: WordPieceTokenizer) -> None:
+    """BERT reads [CLS], the paragraph without names and [SEP], padding hidden, and is asked for the library."""
+    parts = [Paragraph("NumPy is a graph.", "numpy"), Paragraph("In torch there is no tree of words.", "torch")]
+    inputs, labels = bert.encoder_of(parts, bert.Task(("torch", "numpy"), parts, []), tokenizer)([1, 0])
+    assert labels.tolist() == [0, 1]
+    read = tokenizer.decode(inputs["ids"][1][inputs["mask"][1, 0]].tolist())
+    assert read.replace(" ", "") == "[CLS]itisagraph.[SEP]"
+    assert inputs["mask"].shape == (2, 1, inputs["ids"].shape[1])
 
 
 def test_without_positions_a_picture_is_a_bag() -> None:

@@ -104,16 +104,14 @@ def test_untouched_earns_nothing(exercise: Exercise) -> None:
 
 @pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
 def test_an_unrelated_error_has_no_name(exercise: Exercise) -> None:
-    """A typing error is not mistaken for a classic mistake."""
-    for kind in (TypeError, RuntimeError, NameError, ValueError):
+    """An answer that always raises earns nothing, also where refusing is asked, and is no classic mistake."""
+    for kind in (TypeError, RuntimeError, NameError, ValueError, AssertionError, IndexError):
 
         def broken(*_inputs: object, kind: type[Exception] = kind) -> None:
             raise kind("a typing error")
 
         outcome = judge(exercise, Here(broken), (1, 2))
-        refused = kind in (ValueError, RuntimeError)  # who refuses everything refuses also what makes no sense
-        earned = sum(r.points for r in exercise.requirements if r.run is refusal and refused)
-        assert (outcome.score, outcome.mistake) == (earned, None)
+        assert (outcome.score, outcome.mistake) == (0, None)
 
 
 @pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
@@ -205,3 +203,62 @@ def test_question_is_checked_at_birth() -> None:
         question("q", "?", choices={"a": "x", "b": "y"}, explanations={"a": "."}, answer="a")
     with pytest.raises(ValueError, match="not among"):
         question("q", "?", choices={"a": "x"}, explanations={"a": "."}, answer="b")
+
+
+def test_refusing_counts_beside_an_answer() -> None:
+    """Who refuses what makes no sense has the point for it, unless nothing that makes sense is answered right."""
+    filters = find("filters.top_k")
+    assert judge(filters, Here(filters.reference), (1, 2)).full
+
+    def all_refused(*_inputs: object) -> None:
+        raise ValueError("no")
+
+    parts = {part.title: part for part in judge(filters, Here(all_refused), (1, 2)).parts}
+    assert parts["a k of 0 is refused"].earned == 0
+    assert "once something that makes sense" in parts["a k of 0 is refused"].message
+    accepted = judge(filters, Here(lambda x, k: x if k < 1 else filters.reference(x, k)), (1, 2))
+    assert (accepted.score, accepted.points - accepted.score) == (6, 1)
+    with pytest.raises(ValueError, match="refusals alone"):
+        exercise(
+            "never",
+            reference=all_refused,
+            requirements=[requires("refused", 1, lambda _draw: (), run=refusal)],
+            wrong={},
+            right={},
+        )
+
+
+def message(exercise: Exercise, answer: object) -> str:
+    """What the first requirement that an answer fails tells its author."""
+    return next(part.message for part in judge(exercise, Here(answer), (1, 2)).parts if part.message)  # type: ignore[arg-type]
+
+
+def test_a_lost_gradient_is_told_by_its_name() -> None:
+    """Where the value is right and a gradient is not, the sentence names the input."""
+    step = find("recurrent.rnn_step")
+    lost = message(step, lambda x, h, w_x, w_h, b: step.reference(x, h, w_x.detach(), w_h, b))
+    assert "the value is right, but no gradient reaches `w_x`" in lost
+    halved = message(step, lambda x, h, w_x, w_h, b: step.reference(0.5 * x + 0.5 * x.detach(), h, w_x, w_h, b))
+    assert "the value is right, but not the gradient of `x`: at [0, 0]: expected" in halved
+    assert message(step, lambda x, *rest: [step.reference(x, *rest)]).startswith("expected a tensor")
+    loop = find("recurrent.unroll")
+    cell = message(loop, lambda xs, h, n, a, *rest: loop.reference(xs, h, n, a.detach(), *rest))
+    assert "no gradient reaches `cell[0]`" in cell
+
+
+@pytest.mark.parametrize("id", ["recurrent.attentive_step", "norms.layer_norm", "heads.multi_head_attention"])
+def test_precision_goes_out_as_it_came(id: str) -> None:
+    """An answer that always computes in one precision is refused, in whichever."""
+    asked = find(id)
+
+    def cast(value: object, dtype: torch.dtype) -> object:
+        if isinstance(value, torch.Tensor):
+            return value.to(dtype) if value.is_floating_point() else value
+        return tuple(cast(item, dtype) for item in value) if isinstance(value, list | tuple) else value
+
+    def always(dtype: torch.dtype):
+        return lambda *inputs: asked.reference(*cast(inputs, dtype))  # type: ignore[misc]
+
+    assert "double in, single out" in message(asked, always(torch.float32))
+    assert "single in, double out" in message(asked, always(torch.float64))
+    assert judge(asked, Here(lambda *inputs: asked.reference(*inputs)), (1, 2)).full

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -90,11 +91,14 @@ def test_slider_shows_its_row() -> None:
 
 
 def test_still_twin_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The still picture is shown before the slider, for wherever no slider runs."""
-    shown: list[object] = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    """The still picture is shown before the slider, and where no slider runs, a sentence stands in its place."""
+    shown: list[Any] = []
+    monkeypatch.setattr(widgets, "display", lambda thing, **_: shown.append(thing))
     widgets.look_around(WEIGHTS, WORDS)._ipython_display_()
-    assert [type(thing).__name__ for thing in shown] == ["Picture", "VBox"]
+    picture, slider = shown
+    assert type(picture).__name__ == "Picture"
+    assert "application/vnd.jupyter.widget-view+json" in slider
+    assert slider["text/plain"] == widgets.STILL
 
 
 def test_words_are_escaped() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tinytrans.config import GPTConfig
-from tinytrans.models import pretrained
+from tinytrans.models import load_model, pretrained
 from tinytrans.models.gpt import GPT
 
 BASE = GPTConfig(vocab_size=31, n_layers=2, d_model=12, n_heads=3, max_len=20)
@@ -127,7 +128,7 @@ def test_cut_weights_are_refused(saved: Path, size: int) -> None:
         GPT.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b"[" * 100_000])
 def test_a_damaged_config_is_refused(saved: Path, content: bytes) -> None:
     """A config.json that is no JSON object raises ValueError, which names it."""
     (saved / "config.json").write_bytes(content)
@@ -150,7 +151,44 @@ def test_weights_must_be_the_configs(saved: Path) -> None:
         ({"embedding.weight": None}, "lack embedding.weight"),
         ({"stranger": torch.zeros(1)}, "hold stranger"),
         ({"norm.weight": torch.zeros(13)}, r"norm.weight has shape \(13,\).* \(12,\)"),
+        ({"norm.weight": torch.zeros(12, dtype=torch.int32)}, r"norm.weight is of dtype torch.int32, not one of"),
+        ({"norm.weight": torch.zeros(12).to(torch.float8_e4m3fn)}, r"norm.weight is of dtype torch.float8_e4m3fn"),
     ):
         save_file({name: w for name, w in {**weights, **change}.items() if w is not None}, path)
         with pytest.raises(ValueError, match=message):
             GPT.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_layers": 10**9}, r"n_layers 1000000000 is more than the \d+ weights"),
+        ({"d_model": 12 * 10**14, "n_heads": 1}, "no model can be as large as this config"),
+        ({"model": ["gpt"]}, r"\['gpt'\]"),
+    ],
+)
+def test_a_strangers_config_costs_nothing(saved: Path, changes: dict[str, Any], message: str) -> None:
+    """A config of impossible size or form raises ValueError at once, however the model is opened."""
+    (saved / "config.json").write_text(json.dumps({**BASE.to_dict(), **changes}), encoding="utf-8")
+    for opened in (GPT.from_pretrained, load_model):
+        with pytest.raises(ValueError, match=message):
+            opened(saved)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(saved: Path) -> None:
+    """A model asked onto a GPU where there is none raises ValueError, which says so."""
+    with pytest.raises(ValueError, match="cuda was asked for, and CUDA finds 0 GPUs"):
+        GPT.from_pretrained(saved, device="cuda")
+
+
+def test_what_a_killed_save_left_is_swept_up(saved: Path) -> None:
+    """A folder that a save was killed over an hour ago is gone after the next; one of a moment ago may be in use."""
+    for name, age in (("old", 4000), ("new", 10)):
+        left = saved / f".saving-{name}"
+        left.mkdir()
+        (left / "model.safetensors").write_bytes(b"half")
+        for path in (left / "model.safetensors", left):
+            os.utime(path, (time.time() - age,) * 2)
+    GPT(BASE).save_pretrained(saved)
+    assert [path.name for path in saved.glob(".saving-*")] == [".saving-new"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 
+from tinytrans import checkpoints
 from tinytrans.config import GPTConfig
 from tinytrans.data.batches import pad
 from tinytrans.data.preferences import PreferenceBatches
@@ -16,6 +18,7 @@ from tinytrans.data.tales import Tales, document
 from tinytrans.data.tales_verify import verify
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes import RECIPES, recipe
+from tinytrans.recipes import __main__ as recipes_command
 from tinytrans.recipes import tales as tales_recipe
 from tinytrans.recipes.__main__ import main
 from tinytrans.recipes.answers import LeftPadded, obedience, prompt_ids, sample_answers
@@ -23,15 +26,15 @@ from tinytrans.recipes.instruct import dialogues, load_instructed, with_biases
 from tinytrans.recipes.pairs import dpo_step
 from tinytrans.recipes.report import Report, Run, as_json, as_table
 from tinytrans.recipes.reward import reward_step
-from tinytrans.recipes.rewarded import ActorCritic, Taught, foresee, grpo_step, ppo_step, say
+from tinytrans.recipes.rewarded import REMINDED, ActorCritic, Taught, foresee, grpo_step, ppo_step, say
 from tinytrans.recipes.tales import load_base, unasked
 from tinytrans.recipes.taste import divergence, gather, is_open, like, prompts, retell, rule, taste
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training.grpo import group_advantages
-from tinytrans.training.pretrain import IGNORED
+from tinytrans.training.pretrain import IGNORED, next_token_loss
 from tinytrans.training.reward import RewardHead
 
-SHARES = ("all", "pairs", "exact", "right", "de")  # what a recipe measures, each between 0 and 1
+SHARES = ("all", "pairs", "exact", "right", "follows", "de")  # what a recipe measures, each between 0 and 1
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,27 @@ def test_an_aim_that_was_missed_is_told(capsys: pytest.CaptureFixture[str], monk
         monkeypatch.setattr(tales_recipe, "tales", lambda _, made=made: made)
         assert main(["tales"]) == code
         assert ("MISSED" in capsys.readouterr().out) == bool(code)
+
+
+def test_what_is_kept_has_reached_its_aims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --keep a model comes to those of the library only if its full run reached all aims."""
+    kept: list[str] = []
+    monkeypatch.setattr(recipes_command, "load_model", lambda _: None)
+    monkeypatch.setattr(recipes_command, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(checkpoints, "keep", lambda name, *_: kept.append(name))
+    for reached in (False, True):
+        made = Report(rows={"ours": {"all": 0.5}}, aims={"all obeyed": reached})
+        monkeypatch.setattr(tales_recipe, "tales", lambda _, made=made: made)
+        assert main(["tales", "--keep"]) == (0 if reached else 1)
+        assert kept == ["tales"] * reached
+
+
+@pytest.mark.parametrize("asked", [["tales", "--quick"], ["vit"]])
+def test_what_cannot_be_kept_is_refused_at_once(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """--keep with a quick run, or with a recipe that keeps no model, ends before anything is trained."""
+    with pytest.raises(SystemExit):
+        main([*asked, "--keep"])
+    assert f"--keep is for a full run of tales or stories or mlm, not {' '.join(asked)}" in capsys.readouterr().err
 
 
 def test_a_table_has_every_number() -> None:
@@ -267,6 +291,18 @@ def test_the_critic_learns_beside_the_actor(run: Run, base: tuple[GPT, Tokenizer
     ppo_step(both, taught).backward()
     assert both.critic.head.weight.grad is not None
     assert both.actor.head.weight.grad is not None
+
+
+def test_what_is_told_beside_is_not_forgotten(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:
+    """Tales beside PPO's answers add their surprise to the loss, and all of them were asked for their end."""
+    judge = RewardHead(GPT(lively.config), lively.config.d_model)
+    both = ActorCritic(GPT(lively.config), deepcopy(judge)).eval()
+    taught = foresee(both, judge, say(both.actor, lively, base[1], prompts(run, 4), run, 0))
+    told = dialogues(base[1], run, 4, asked=lambda instruction: not is_open(instruction))(0)
+    assert all("end" in base[1].decode(row.tolist(), special=False) for row in told[0])
+    more = next_token_loss(both.actor(told[0]), told[1])
+    loss = ppo_step(both, taught._replace(told=told))
+    torch.testing.assert_close(loss, ppo_step(both, taught) + REMINDED * more)
 
 
 def test_a_story_is_scored_with_its_end(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:

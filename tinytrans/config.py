@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -317,8 +318,8 @@ def check(name: str, value: Any, kind: Any) -> None:
         check_configs(name, value, configs, several=get_origin(kind) is tuple)
     if kind is bool and not isinstance(value, bool):
         raise ValueError(f"{name} {value!r} is neither True nor False")
-    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise ValueError(f"{name} {value!r} is not a number")
+    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
+        raise ValueError(f"{name} {value!r} is not a finite number")
     if name.endswith("_id"):
         check_id(name, value)
     elif kind is int or (kind == int | None and value is not None):
@@ -373,7 +374,7 @@ def check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name} {value!r} is not a positive integer")
 
 
-PRESETS: dict[str, Config] = {
+PRESETS: dict[str, Any] = {  # of several kinds of config: `GPT(PRESETS["tales"])` is fine by any type checker
     # Devlin et al. 2018, arXiv 1810.04805, with the pooler and no further head: 109,482,240 and 335,141,888 parameters.
     "bert-base": BERTConfig(vocab_size=30522, n_layers=12, d_model=768, n_heads=12, dropout=0.1),
     "bert-large": BERTConfig(vocab_size=30522, n_layers=24, d_model=1024, n_heads=16, dropout=0.1),

@@ -23,6 +23,11 @@ def pick(device: torch.device | str | None = None) -> torch.device:
         raise ValueError(f"there is no device {str(device)!r}: cpu, cuda, cuda:1, mps, ...") from error
     if place.type == "cuda" and (place.index or 0) >= (found := torch.cuda.device_count()):
         raise ValueError(f"the device {place} was asked for, and CUDA finds {found} GPUs here")
+    if place.type not in ("cuda", "cpu", "meta"):
+        try:
+            torch.empty(0, device=place)
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            raise ValueError(f"the device {place} was asked for, and torch finds none here") from error
     return place
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+STALE = 600  # seconds without a change: whoever wrote it is gone
 
 
 @contextmanager
@@ -17,17 +21,31 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    prefix, suffix = f".{path.name}-", ".part"
+    sweep(path.parent, prefix, suffix)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=suffix))  # a folder: a writer may use more
+    part = aside / path.name
     try:
+        part.touch(mode=0o644)
         yield part
         to_disk(part)
-        part.chmod(0o644)  # mkstemp makes it private
+        part.chmod(0o644)  # some writers make it private
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = os.fspath(path)  # a full disk does not say which file it had no room for
         raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(folder: Path, prefix: str, suffix: str = "") -> None:
+    """Remove what killed writers have left in the folder under such names, ten minutes ago or longer."""
+    for left in folder.iterdir():
+        if left.name.startswith(prefix) and left.name.endswith(suffix):
+            with suppress(OSError):  # its writer has just ended, or another sweeps as well
+                if max(one.stat().st_mtime for one in (left, *left.iterdir())) < time.time() - STALE:
+                    shutil.rmtree(left)
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:

@@ -19,6 +19,9 @@ from tinytrans.plots import Picture, bars, curves, heat_map, strip
 BLUE = (0, 114, 178)  # Okabe and Ito 2008; only its opacity carries the number, which is written beside it as well
 
 
+STILL = "Run this cell to get a slider here."  # what a saved page says in the slider's place
+
+
 @dataclass(frozen=True)
 class Explorer:
     """A still picture and its moving twin: `show` turns a choice into HTML."""
@@ -37,7 +40,12 @@ class Explorer:
 
     def _ipython_display_(self, **_: Any) -> None:
         display(self.picture)
-        display(self.widget())
+        display_moving(self.widget())
+
+
+def display_moving(widget: ipywidgets.VBox) -> None:
+    """Show a widget, and where none runs a sentence instead of its name."""
+    display({**widget._repr_mimebundle_(), "text/plain": STILL}, raw=True)
 
 
 def look_around(
@@ -110,7 +118,7 @@ class Panel:
 
     def _ipython_display_(self, **_: Any) -> None:
         display(self.picture)
-        display(self.widget())
+        display_moving(self.widget())
 
 
 def shape_chances(

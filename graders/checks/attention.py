@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.nn import attention as A
 from tinytrans.nn import masks
 
@@ -54,7 +54,9 @@ def one_query_loud(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def one_query_double(draw: Draw) -> tuple[Tensor, ...]:
-    return tuple(x.double() for x in one_query(draw))
+    """Each value is a single number."""
+    query, keys, values = (x.double() for x in one_query(draw))
+    return query, keys, values[:, :1]
 
 
 def two(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -68,14 +70,22 @@ def two_batched(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def two_heads(draw: Draw) -> tuple[Tensor, Tensor]:
-    """With an axis for heads, the keys not contiguous, in double precision."""
-    K, B, H, T, S = sizes(draw, 4)
-    return draw.normal(B, H, T, K, dtype=torch.float64), draw.normal(B, S, H, K, dtype=torch.float64).transpose(1, 2)
+    """With an axis for heads, a single query, the keys not contiguous, in double precision."""
+    K, B, H, S = sizes(draw, 3)
+    return draw.normal(B, H, 1, K, dtype=torch.float64), draw.normal(B, S, H, K, dtype=torch.float64).transpose(1, 2)
+
+
+def two_alone(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """No batch, a single query, in double precision."""
+    K, S = sizes(draw, 1)
+    S += 1 if S == 2 else 0
+    return draw.normal(1, K, dtype=torch.float64), draw.normal(S, K, dtype=torch.float64), open_mask(draw, 1, S)
 
 
 def bare_scores(draw: Draw) -> tuple[Tensor]:
-    B, T, S = draw.sizes(3, 3, 8)
-    return (2 * draw.normal(B, T, S),)
+    """A batch of one, with an axis for heads."""
+    H, T, S = draw.sizes(3, 3, 8)
+    return (2 * draw.normal(1, H, T, S),)
 
 
 def scores_and_mask(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -106,9 +116,10 @@ def scores_half(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def pair_and_mask(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    K, B, T, S = sizes(draw, 3)
+    """With an axis for heads, and one mask for all of them."""
+    K, B, H, T, S = sizes(draw, 4)
     S += 1 if S == 2 else 0
-    return draw.normal(B, T, K), draw.normal(B, S, K), hidden_mask(draw, T, S)
+    return draw.normal(B, H, T, K), draw.normal(B, H, S, K), hidden_mask(draw, T, S)
 
 
 def three(draw: Draw) -> tuple[Tensor, ...]:
@@ -128,10 +139,17 @@ def three_hidden_row(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def three_heads(draw: Draw) -> tuple[Tensor, ...]:
-    """A batch of one with an axis for heads, not contiguous, in double precision."""
-    K, H, T, S, d_v = sizes(draw, 4)
-    q, k, v = (draw.normal(1, n, H, w, dtype=torch.float64).transpose(1, 2) for n, w in ((T, K), (S, K), (S, d_v)))
-    return q, k, v, open_mask(draw, T, S)
+    """A batch of one with an axis for heads and a single query, not contiguous, in double precision."""
+    K, H, S, d_v = sizes(draw, 3)
+    S += 1 if S == 2 else 0
+    q, k, v = (draw.normal(1, n, H, w, dtype=torch.float64).transpose(1, 2) for n, w in ((1, K), (S, K), (S, d_v)))
+    return q, k, v, open_mask(draw, 1, S)
+
+
+def three_even(draw: Draw) -> tuple[Tensor, ...]:
+    """One sequence without a batch, as many queries as keys as numbers in each."""
+    (K,) = sizes(draw, 0)
+    return *(draw.normal(K, K) for _ in range(3)), open_mask(draw, K, K)
 
 
 def matrix(draw: Draw, D: int, K: int) -> Tensor:
@@ -146,19 +164,22 @@ def itself_even(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def itself(draw: Draw) -> tuple[Tensor, ...]:
-    K, B, T, D, d_v = sizes(draw, 4)
-    return draw.normal(B, T, D), *(matrix(draw, D, width) for width in (K, K, d_v))
+    """A batch of one."""
+    K, T, D, d_v = sizes(draw, 3)
+    return draw.normal(1, T, D), *(matrix(draw, D, width) for width in (K, K, d_v))
 
 
 def itself_masked(draw: Draw) -> tuple[Tensor, ...]:
-    inputs = itself(draw)
-    return *inputs, open_mask(draw, inputs[0].shape[1], inputs[0].shape[1])
+    """No batch, in double precision."""
+    x, *matrices = (tensor.double() for tensor in itself(draw))
+    T = x.shape[1] + 1
+    return torch.cat([x[0], x[0, :1].flip(-1)]), *matrices, open_mask(draw, T, T)
 
 
 def other_even(draw: Draw) -> tuple[Tensor, ...]:
-    """A memory of the sequence's own size, so that mixed-up inputs give a value and can be named."""
-    D, B, T = sizes(draw, 2)
-    return draw.normal(B, T, D), draw.normal(B, T, D), *(matrix(draw, D, D) for _ in range(3))
+    """A memory of the sequence's own size, so that mixed-up inputs give a value; no batch, in double precision."""
+    D, T = sizes(draw, 1)
+    return tuple(x.double() for x in (draw.normal(T, D), draw.normal(T, D), *(matrix(draw, D, D) for _ in range(3))))
 
 
 def other(draw: Draw) -> tuple[Tensor, ...]:
@@ -177,13 +198,13 @@ def other_padded(draw: Draw) -> tuple[Tensor, ...]:
     return *inputs, mask
 
 
+def other_asks_once(draw: Draw) -> tuple[Tensor, ...]:
+    """A single query of a batch of one, as when a decoder writes its next word."""
+    x, memory, *matrices, mask = other_padded(draw)
+    return x[:1, :1], memory[:1], *matrices, mask[:1]
+
+
 # ---- ways to run an answer, and laws: the sentence that says what is violated
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def in_half(answer: Any, *inputs: Any) -> Any:
@@ -389,7 +410,7 @@ ATTEND_ONE = exercise(
             law=one_is_a_mean,
         ),
         requires("huge scores give a clear choice, not NaN", 1, one_query_loud, law=one_is_a_mean),
-        requires("double precision stays double", 1, one_query_double, run=with_dtype),
+        requires("values of one number, double precision", 1, one_query_double, run=with_dtype),
     ],
     wrong={
         "no scaling": (
@@ -505,7 +526,7 @@ SCORES = exercise(
     requirements=[
         requires("one sequence: each query with each key, and the gradients", 1, two, run=with_gradients),
         requires("a batch", 1, two_batched),
-        requires("an axis for heads, double precision, keys that are not contiguous", 1, two_heads, run=with_dtype),
+        requires("heads, a single query, double precision, keys not contiguous", 1, two_heads, run=with_dtype),
     ],
     wrong={
         "no scaling": (
@@ -781,6 +802,7 @@ WEIGHTS = exercise(
     requirements=[
         requires("the attention matrix, and the gradients", 1, two_batched, run=with_gradients, law=sound_matrix),
         requires("with a mask, one row of which is empty", 1, pair_and_mask, run=with_gradients, law=sound_matrix),
+        requires("no batch, a single query, double precision", 1, two_alone, run=with_dtype, law=sound_matrix),
     ],
     wrong={
         "keys ask queries": (
@@ -882,9 +904,18 @@ ATTEND = exercise(
             run=with_gradients,
             law=sound_mix,
         ),
-        requires("an axis for heads, a batch of one, double precision", 1, three_heads, run=with_dtype, law=sound_mix),
+        requires("one sequence without a batch, all sizes equal", 1, three_even, law=sound_mix),
+        requires("heads, a single query, double precision", 1, three_heads, run=with_dtype, law=sound_mix),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda q, k, v, mask=None: A.attend(q, k, v, mask).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one, or a single query, goes with it.",
+        ),
+        "added to what was there": (
+            lambda q, k, v, mask=None: A.attend(q, k, v, mask) + (v if v.shape == q.shape else 0),
+            "The values are added on top of their mix. That is a residual; here only the mix is asked for.",
+        ),
         "no scaling": (
             mixed(NO_SCALE),
             "The scores are not divided by √K: the attention is sharper than it should be, more so the wider the head.",
@@ -1005,7 +1036,7 @@ SELF = exercise(
     requirements=[
         requires("queries, keys and values from the same x, all widths equal", 1, itself_even),
         requires("all widths different, and the gradients of x and the three matrices", 1, itself, run=with_gradients),
-        requires("with a mask", 1, itself_masked),
+        requires("with a mask, no batch, double precision", 1, itself_masked, run=with_dtype),
     ],
     wrong={
         "W_q and W_k exchanged": (
@@ -1090,17 +1121,10 @@ SELF = exercise(
 def cross_by_hand(
     x: Tensor, memory: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Row of the batch by row, in einsum, over the visible places only."""
-    rows = []
-    mask = (
-        torch.ones(x.shape[0], x.shape[1], memory.shape[1], dtype=torch.bool)
-        if mask is None
-        else mask.expand(-1, x.shape[1], -1)
-    )
-    for one_x, one_memory, sees in zip(x, memory, mask, strict=True):
-        scores = torch.einsum("td,dk,ek,se->ts", one_x, w_q, w_k, one_memory) / math.sqrt(w_q.shape[1])
-        rows.append(torch.einsum("ts,se,ev->tv", lowest_then_zero(scores, sees), one_memory, w_v))
-    return torch.stack(rows)
+    """In one einsum for the scores and one for the mix, over the visible places only."""
+    scores = torch.einsum("...td,dk,ek,...se->...ts", x, w_q, w_k, memory) / math.sqrt(w_q.shape[1])
+    sees = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand_as(scores)
+    return torch.einsum("...ts,...se,ev->...tv", lowest_then_zero(scores, sees), memory, w_v)
 
 
 CROSS = exercise(
@@ -1109,9 +1133,10 @@ CROSS = exercise(
     oracle=cross_by_hand,
     forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
-        requires("x asks and memory answers, both of one size", 1, other_even),
-        requires("another length and another width of memory, and the gradients", 2, other, run=with_gradients),
+        requires("x asks and memory answers, both of one size, double precision", 1, other_even, run=with_dtype),
+        requires("a batch, another length and width of memory, and the gradients", 2, other, run=with_gradients),
         requires("with padding in the memory, one row of which is empty", 1, other_padded),
+        requires("a batch of one, a single query", 1, other_asks_once),
     ],
     wrong={
         "memory never read": (
@@ -1155,7 +1180,7 @@ CROSS = exercise(
                 w_q,
                 w_k,
                 w_v,
-                (torch.arange(x.shape[1])[:, None] >= torch.arange(m.shape[1]))
+                (torch.arange(x.shape[-2])[:, None] >= torch.arange(m.shape[-2]))
                 & (torch.tensor(True) if mask is None else mask),
             ),
             "A causal mask lies over the memory: query 0 sees only key 0. The source sentence is there in full from "
@@ -1193,7 +1218,7 @@ CROSS = exercise(
     right={
         "fused": lambda x, m, w_q, w_k, w_v, mask=None: sdpa(x @ w_q, m @ w_k, m @ w_v, mask),
         "W_v last": lambda x, m, w_q, w_k, w_v, mask=None: A.attention_weights(x @ w_q, m @ w_k, mask) @ m @ w_v,
-        "einsum, row by row": cross_by_hand,
+        "einsum": cross_by_hand,
         "keys turned into the space of x": lambda x, m, w_q, w_k, w_v, mask=None: (
             nan_to_zero(x @ (m @ w_k @ w_q.T).mT / w_q.shape[1] ** 0.5, mask) @ (m @ w_v)
         ),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.nn import block
 from tinytrans.nn.norms import layer_norm, rms_norm
 
@@ -31,13 +31,21 @@ def layer(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def layer_gained(draw: Draw) -> tuple[Tensor, ...]:
+    """A batch of one."""
     x, w_up, w_down = layer(draw)
+    x = x[:1]
     return x, w_up, w_down, draw.normal(x.shape[-1]) + 1, draw.normal(x.shape[-1])
 
 
 def one_token(draw: Draw) -> tuple[Tensor, ...]:
     """A single vector in double precision."""
     return tuple(x[0, 0].double() if i == 0 else x.double() for i, x in enumerate(layer_gained(draw)))
+
+
+def tokens(draw: Draw) -> tuple[Tensor, ...]:
+    """One sequence without a batch."""
+    x, *rest = layer_gained(draw)
+    return x[0], *rest
 
 
 def adds_nothing(draw: Draw) -> tuple[Tensor, ...]:
@@ -55,12 +63,15 @@ def stack_of(place: str) -> Callable[[Draw], tuple[Any, ...]]:
 
 
 def stack_by_default(draw: Draw) -> tuple[Any, ...]:
-    return stack_of("pre")(draw)[:-1]
+    """A batch of one."""
+    x, w_up, w_down, _ = stack_of("pre")(draw)
+    return x[None], w_up, w_down
 
 
 def single_layer(draw: Draw) -> tuple[Any, ...]:
+    """Numbers so small that a second norm, where there should be one, shows; in double precision."""
     x, w_up, w_down, place = stack_of("post")(draw)
-    return x[0], w_up[:1], w_down[:1], place
+    return 0.002 * x[0].double(), w_up[:1].double(), w_down[:1].double(), place
 
 
 def judged(place: str) -> Callable[[Draw], tuple[Any, ...]]:
@@ -94,7 +105,8 @@ def noisy_in_use(draw: Draw) -> tuple[Any, ...]:
 def never(draw: Draw) -> tuple[Any, ...]:
     """p = 0, with noise that is 0 somewhere."""
     x, noise, _ = noisy(draw)
-    return x, noise * (noise > 0.3), 0.0
+    noise[..., 0] = 0.0
+    return x[0, 0].double(), noise[0, 0].double(), 0.0
 
 
 # ---- laws: the sentence that says what is violated
@@ -254,8 +266,8 @@ POST_NORM = exercise(
     requirements=[
         requires("norm(x + f(x)), and what leaves is normed", 2, layer, law=stream_normed),
         requires("the norm's gain and shift", 1, layer_gained),
-        requires("a single token, double precision", 1, one_token),
-        requires("its gradient", 1, layer_gained, run=with_gradients),
+        requires("a single token, double precision", 1, one_token, run=with_dtype),
+        requires("no batch, and its gradient", 1, tokens, run=with_gradients),
     ],
     wrong={
         "norm in front of the sublayer": (
@@ -332,8 +344,8 @@ PRE_NORM = exercise(
         requires("x + f(norm(x))", 2, layer),
         requires("the norm's gain and shift", 1, layer_gained),
         requires("where the sublayer adds nothing, x comes out as it went in", 1, adds_nothing, law=stream_unharmed),
-        requires("a single token, double precision", 1, one_token),
-        requires("its gradient", 1, layer_gained, run=with_gradients),
+        requires("a single token, double precision", 1, one_token, run=with_dtype),
+        requires("no batch, and its gradient", 1, tokens, run=with_gradients),
     ],
     wrong={
         "norm behind the addition": (
@@ -463,10 +475,15 @@ STACK = exercise(
         requires("post-norm layers behind each other", 2, stack_of("post")),
         requires("pre-norm layers and a final norm", 2, stack_of("pre")),
         requires('a place that is not given is "pre"', 1, stack_by_default),
-        requires("a single layer and a single token", 1, single_layer),
+        requires("a single layer and a single token, double precision", 1, single_layer, run=with_dtype),
         requires("its gradient", 1, stack_of("pre"), run=with_gradients),
     ],
     wrong={
+        "a norm behind the last of both": (
+            stacked(end=lambda x, _place: layer_norm(x)),
+            "With post-norm, too, you norm once more at the end. There the last layer has done so already: only "
+            "pre-norm leaves a stream that nothing has normed.",
+        ),
         "no final norm": (
             stacked(end=lambda x, _place: x),
             "After pre-norm layers the sum is handed on as it is, as large as all additions have made it. One final "
@@ -721,7 +738,7 @@ DROPOUT = exercise(
         requires("each number by its own noise, what stays scaled up", 2, noisy, law=spares_or_drops),
         requires("training is said aloud", 1, noisy_in_training, law=spares_or_drops),
         requires("outside of training nothing happens", 1, noisy_in_use),
-        requires("p = 0 drops nothing", 1, never),
+        requires("p = 0 drops nothing; one vector, double precision", 1, never, run=with_dtype),
         requires("its gradient", 1, noisy, run=with_gradients),
     ],
     wrong={

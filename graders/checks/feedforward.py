@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.nn import feedforward as ff
 
 # ---- inputs: seed -> what the learner's function is called with
@@ -49,7 +49,9 @@ def layer_biased(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def layer_b_up(draw: Draw) -> tuple[Any, ...]:
-    return *layer_biased(draw)[:4], None
+    """With a fourth axis in front."""
+    x, *rest = layer_biased(draw)[:4]
+    return x[None], *rest, None
 
 
 def layer_b_down(draw: Draw) -> tuple[Any, ...]:
@@ -72,8 +74,9 @@ def layer_alone(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def gated(draw: Draw) -> tuple[Tensor, ...]:
-    B, T, D, width = draw.sizes(4, 2, 9)
-    return draw.normal(B, T, D), matrix(draw, D, width), matrix(draw, D, width), matrix(draw, width, D)
+    """A batch of one."""
+    T, D, width = draw.sizes(3, 2, 9)
+    return draw.normal(1, T, D), matrix(draw, D, width), matrix(draw, D, width), matrix(draw, width, D)
 
 
 def gated_even(draw: Draw) -> tuple[Tensor, ...]:
@@ -117,8 +120,9 @@ def odd_width(draw: Draw) -> tuple[int]:
 
 
 def rounded_width(draw: Draw) -> tuple[int, int]:
-    """Two thirds lie a little above a multiple of 16: the nearest multiple is below."""
-    return 24 * draw.integer(10, 200) + draw.integer(2, 9), 16
+    """Two thirds lie a little above a multiple of 14, 18 or 22, no powers of two: the nearest multiple is below."""
+    multiple = (14, 18, 22)[draw.integer(0, 2)]
+    return 3 * multiple // 2 * draw.integer(10, 200) + draw.integer(2, 9), multiple
 
 
 def fitting_width(draw: Draw) -> tuple[int, int]:
@@ -161,12 +165,6 @@ def values_square(draw: Draw) -> tuple[Tensor, Tensor, int, int]:
 
 
 # ---- ways to run an answer, and laws: the sentence that says what is violated
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def magnified(answer: Any, x: Tensor) -> Any:
@@ -241,7 +239,7 @@ GELU = exercise(
     requirements=[
         requires("the exact values, and the gradient", 2, numbers, run=with_gradients),
         requires("the tails: nothing far below 0, x itself far above", 1, tails, law=like_relu),
-        requires("double precision", 1, numbers_double, run=with_dtype),
+        requires("double precision, to the last digits", 1, numbers_double, run=magnified),
     ],
     wrong={
         "the tanh approximation": (
@@ -808,6 +806,11 @@ WIDTH = exercise(
         requires("a third above a multiple goes up to the next", 1, tight_width),
     ],
     wrong={
+        "multiples of powers of two only": (
+            lambda d_ff, multiple=1: (math.ceil(2 * d_ff / 3) + multiple - 1) & ~(multiple - 1),
+            "The trick with `& ~(multiple - 1)` rounds up only where the multiple is a power of two. Divide, round up, "
+            "multiply.",
+        ),
         "rounded down": (
             lambda d_ff, multiple=1: 2 * d_ff // 3 // multiple * multiple,
             "You round down. Rounded up is asked for, as Llama does.",
@@ -1039,7 +1042,7 @@ ONLY_HERE = question(
     "*ReLU only in the feed-forward layer?* Where does a transformer's block bend, apart from there?",
     choices={
         "a": "In the softmax of attention and in the norms; but what attention hands on is, for given weights, a "
-        "linear mix of linear views. To bend a token's own numbers is left to the feed-forward layer.",
+        "linear mix of linear views. Bending a token's own numbers is left to the feed-forward layer.",
         "b": "Nowhere: apart from the feed-forward layer a block is linear.",
         "c": "In the residual: adding two vectors is not linear.",
         "d": "A ReLU stands behind W_Q, W_K and W_V as well.",
@@ -1067,7 +1070,7 @@ WIDE = question(
         "d": "It does fewer multiplications, for the hidden zeros of ReLU are skipped.",
     },
     explanations={
-        "a": "They do count, but there are fewer numbers to bend in all: 8 D in place of 4 D, next to 8 D² products.",
+        "a": "They take time, but little: 7 D numbers are bent instead of 4 D, beside 8 D² multiplications.",
         "b": "A weight takes as many bytes in either.",
         "c": "Yes, it is the trouble of the recurrent network once more: steps that wait for each other. How much it "
         "costs depends on the machine and on how many tokens there are at once; section 7 measures yours.",

@@ -59,7 +59,7 @@ def all_ended(draw: Draw) -> tuple[Tensor, Tensor, int]:
 def pieces(draw: Draw, *shape: int) -> Tensor:
     """Distributions of which some tokens, the first and the last among them, are impossible."""
     V = shape[-1]
-    weights = 0.5 + draw.uniform(*shape)
+    weights = 0.05 + draw.uniform(*shape) ** 2
     impossible = torch.zeros(V, dtype=torch.bool)
     impossible[[0, V // 2, V - 1]] = True
     weights = weights.masked_fill(impossible, 0.0)
@@ -95,6 +95,13 @@ def of_positions(draw: Draw) -> tuple[Tensor, Tensor]:
 def no_chance(draw: Draw) -> tuple[Tensor, Tensor]:
     """A chance of exactly 0, and a first token that is impossible."""
     return pieces(draw, 3, 7), torch.zeros(3)
+
+
+def on_edges(draw: Draw) -> tuple[Tensor, Tensor]:
+    """Sixteenths, which floats add up exactly, and chances on which one piece ends and the next begins."""
+    sixteenths = torch.stack([draw.permutation(5) + 1 for _ in range(4)])  # 1 to 5: together 15
+    probabilities = torch.cat((sixteenths, torch.ones(4, 1)), dim=-1) / 16
+    return probabilities, probabilities.cumsum(-1).gather(-1, draw.integers(0, 5, 4, 1)).squeeze(-1)
 
 
 def rounded(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -360,6 +367,7 @@ DRAW = exercise(
         requires("a single row and a single chance", 1, one_row, law=possible_ids),
         requires("every position of a batch, double precision", 1, of_positions, law=possible_ids),
         requires("a chance of 0 falls on the first possible token", 1, no_chance, law=possible_ids),
+        requires("on an edge: the piece that begins there", 1, on_edges, law=possible_ids),
         requires("a sum that rounding left below 1", 1, rounded, law=possible_ids),
     ],
     wrong={

@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
-from graders.subject import Failure
+from graders.exercise import exercise, question, refusal, requires, with_dtype, with_gradients
 from tinytrans.nn import heads as N
 
 INF = float("inf")
-REFUSALS = ("ValueError", "RuntimeError", "AssertionError")
 UNEVEN = (
     (6, 4),
     (8, 5),
@@ -62,10 +60,10 @@ def whole_one(draw: Draw) -> tuple[Tensor, int]:
     return draw.normal(B, T, D), 1
 
 
-def whole_and_uneven(draw: Draw) -> tuple[Tensor, int, Tensor, int]:
-    """A width that its heads divide, and one that they don't."""
+def undivided(draw: Draw) -> tuple[Tensor, int]:
+    """A width that its heads don't divide."""
     D, H = UNEVEN[draw.integer(0, len(UNEVEN) - 1)]
-    return *whole(draw), draw.normal(2, 3, D), H
+    return draw.normal(2, 3, D), H
 
 
 def parts(draw: Draw) -> tuple[Tensor]:
@@ -74,8 +72,13 @@ def parts(draw: Draw) -> tuple[Tensor]:
 
 
 def parts_odd(draw: Draw) -> tuple[Tensor]:
-    H, K, T = sizes(draw, 1)
-    return (draw.normal(1, T, H, K, dtype=torch.float64).transpose(1, 2),)
+    H, K = sizes(draw, 0)
+    return (draw.normal(1, 1, H, K, dtype=torch.float64).transpose(1, 2),)
+
+
+def parts_strided(draw: Draw) -> tuple[Tensor]:
+    H, K, B, T = sizes(draw, 2)
+    return (draw.normal(T, B, H, K).permute(1, 2, 0, 3),)
 
 
 def parts_one(draw: Draw) -> tuple[Tensor]:
@@ -113,11 +116,18 @@ def pair_hidden(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, mask
 
 
+def pair_loud(draw: Draw) -> tuple[Tensor, Tensor]:
+    """A single query of a batch of one, with scores in the thousands, in double precision."""
+    H, K, S = sizes(draw, 1)
+    return tuple(60 * draw.normal(1, H, n, K, dtype=torch.float64) for n in (1, S))  # type: ignore[return-value]
+
+
 def even(draw: Draw) -> tuple[Any, ...]:
-    """Three inputs of one shape, so that mixed-up ones give a value and can be named."""
-    H, K, B, T = sizes(draw, 2)
+    """Three inputs of one shape, so that mixed-up ones give a value; a batch of one, in double precision."""
+    H, K, T = sizes(draw, 1)
     D = H * K
-    return *(draw.normal(B, T, D) for _ in range(3)), *(matrix(draw, D, D) for _ in range(4)), H
+    inputs = *(draw.normal(1, T, D) for _ in range(3)), *(matrix(draw, D, D) for _ in range(4))
+    return *(tensor.double() for tensor in inputs), H
 
 
 def uneven(draw: Draw) -> tuple[Any, ...]:
@@ -175,9 +185,9 @@ def shared_by_all(draw: Draw) -> tuple[Tensor, int]:
     return draw.normal(2, 1, S, K), H
 
 
-def shared_and_uneven(draw: Draw) -> tuple[Tensor, int, Tensor, int]:
-    """Heads that can be shared evenly, and 3 for 7 or 8."""
-    return *shared(draw), draw.normal(2, 3, 4, 5), 7 + draw.integer(0, 1)
+def shared_unevenly(draw: Draw) -> tuple[Tensor, int]:
+    """3 heads for 7 or 8."""
+    return draw.normal(2, 3, 4, 5), 7 + draw.integer(0, 1)
 
 
 def grouped(draw: Draw) -> tuple[Any, ...]:
@@ -196,11 +206,11 @@ def grouped_masked(draw: Draw) -> tuple[Any, ...]:
 
 
 def grouped_ends(draw: Draw) -> tuple[Any, ...]:
-    """G = 1, multi-query."""
-    H, K, B, T = sizes(draw, 2)
+    """G = 1, multi-query; a batch of one, in double precision."""
+    H, K, T = sizes(draw, 1)
     D = H * K
     matrices = matrix(draw, D, D), matrix(draw, D, K), matrix(draw, D, K), matrix(draw, D, D)
-    return draw.normal(B, T, D), *matrices, H, 1
+    return *(tensor.double() for tensor in (draw.normal(1, T, D), *matrices)), H, 1
 
 
 def grouped_whole(draw: Draw) -> tuple[Any, ...]:
@@ -210,22 +220,6 @@ def grouped_whole(draw: Draw) -> tuple[Any, ...]:
 
 
 # ---- ways to run an answer, and laws
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
-
-
-def refusing(answer: Any, good: Tensor, n: int, bad: Tensor, m: int) -> Any:
-    """The value where the sizes fit, and what becomes of those that don't: refused, or the shape of what came out."""
-    value = answer(good, n)
-    try:
-        accepted = answer(bad, m)
-    except Failure as failure:
-        return value, "refused" if failure.kind in REFUSALS else failure.kind
-    return value, str(tuple(getattr(accepted, "shape", ())))
 
 
 def even_share(H: int, G: int) -> int:
@@ -262,13 +256,12 @@ def keeps_tokens(found: Any, x: Tensor, *_rest: Any) -> str | None:
     return None
 
 
-def refuses(found: Any, _good: Tensor, _n: int, bad: Tensor, m: int) -> str | None:
+def must_refuse(found: Any, bad: Tensor, heads: int) -> str | None:
     """The sentence for sizes that were let through."""
-    if found[1].startswith("("):
-        return (
-            f"shape {tuple(bad.shape)} and {m} heads do not fit, and no error was raised, but shape {found[1]} returned"
-        )
-    return None
+    if isinstance(found, str) and found == "refused":
+        return None
+    given = f"but shape {tuple(found.shape)}" if isinstance(found, Tensor) else "but something"
+    return f"shape {tuple(bad.shape)} and {heads} heads do not fit, and no error was raised, {given} returned"
 
 
 def sound_weights(found: Any, q: Tensor, k: Tensor, mask: Tensor | None = None) -> str | None:
@@ -321,7 +314,7 @@ SPLIT = exercise(
         requires("one head: a new axis, and nothing moves", 1, whole_one, law=keeps_tokens),
         requires("several heads, and the gradient", 2, whole, run=with_gradients, law=keeps_tokens),
         requires("a batch of one, double precision, not contiguous", 1, whole_odd, run=with_dtype, law=keeps_tokens),
-        requires("a width that the heads do not divide is refused", 1, whole_and_uneven, run=refusing, law=refuses),
+        requires("a width that the heads do not divide is refused", 1, undivided, run=refusal, law=must_refuse),
     ],
     wrong={
         "viewed straight into (B, H, T, K)": (
@@ -425,7 +418,8 @@ MERGE = exercise(
     requirements=[
         requires("one head: its axis goes, and nothing moves", 1, parts_one, law=keeps_every_number),
         requires("several heads, and the gradient", 2, parts, run=with_gradients, law=keeps_every_number),
-        requires("a batch of one, double precision, not contiguous", 1, parts_odd, run=with_dtype),
+        requires("not contiguous", 1, parts_strided, law=keeps_every_number),
+        requires("a batch of one, a single token, double precision", 1, parts_odd, run=with_dtype),
     ],
     wrong={
         "not swapped back": (
@@ -573,6 +567,7 @@ WEIGHTS = exercise(
         requires("a mask for each row, with as many rows as heads", 1, pair_square_batch, law=sound_weights),
         requires("the mask of a padded batch, (B, 1, S)", 1, pair_padded, law=sound_weights),
         requires("a row of nothing but padding gives zeros", 1, pair_hidden, run=with_gradients, law=sound_weights),
+        requires("a single query, huge scores, double precision", 1, pair_loud, run=with_dtype, law=sound_weights),
     ],
     wrong={
         "no scaling": (NO_SCALE, "The scores are not divided by √K, the width of a head."),
@@ -776,14 +771,16 @@ WHOLE = exercise(
     oracle=torchs,
     forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
-        requires("three inputs of one shape", 2, even),
+        requires("three inputs of one shape, a batch of one, double precision", 2, even, run=with_dtype),
         requires("as many keys as you like, of any width, and all gradients", 2, uneven, run=with_gradients),
         requires("a decoder's self-attention, with a causal mask", 1, itself_causal),
         requires("the mask of a padded memory", 1, uneven_padded),
     ],
     wrong={
         "no output projection": (
-            lambda q, k, v, w_q, w_k, w_v, w_o, H, mask=None: MHA(q, k, v, w_q, w_k, w_v, torch.eye(len(w_o)), H, mask),
+            lambda q, k, v, w_q, w_k, w_v, w_o, H, mask=None: MHA(
+                q, k, v, w_q, w_k, w_v, torch.eye(len(w_o), dtype=w_o.dtype), H, mask
+            ),
             "The heads are concatenated and returned. W_O is missing: it is what mixes the findings of one head with "
             "those of another.",
         ),
@@ -1008,7 +1005,7 @@ REPEAT = exercise(
         requires("one head for all", 1, shared_by_all),
         requires("several heads, neighbours share one, and the gradient", 2, shared, run=with_gradients),
         requires("a batch of one, double precision, not contiguous", 1, shared_odd, run=with_dtype),
-        requires("heads that cannot be shared evenly are refused", 1, shared_and_uneven, run=refusing, law=refuses),
+        requires("heads that cannot be shared evenly are refused", 1, shared_unevenly, run=refusal, law=must_refuse),
     ],
     wrong={
         "tiled": (
@@ -1137,7 +1134,7 @@ GROUPED = exercise(
     forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
     requirements=[
         requires("several groups, and all gradients", 2, grouped, run=with_gradients),
-        requires("one group: multi-query", 1, grouped_ends),
+        requires("one group: multi-query; a batch of one, double precision", 1, grouped_ends, run=with_dtype),
         requires("as many groups as heads: multi-head", 1, grouped_whole),
         requires("with a mask for each row", 1, grouped_masked),
     ],

@@ -126,7 +126,7 @@ SEQUENCE = exercise(
         requires("every token counts, and the gradient", 1, whole, run=with_gradients, law=not_above_zero),
         requires("targets of -100 don't, and the gradient", 2, answers, run=with_gradients, law=not_above_zero),
         requires("a mask says which count", 1, masked, law=not_above_zero),
-        requires("the mean over the answer's tokens", 1, means, law=not_above_zero),
+        requires("the mean over the answer's tokens, and the gradient", 1, means, run=with_gradients),
         requires("the mean under a mask", 1, masked_means, law=not_above_zero),
         requires("an answer of no token has 0, one of a single token its own", 1, one_empty),
         requires("large logits", 1, loud, law=not_above_zero),

@@ -64,6 +64,12 @@ def windowed_cached(draw: Draw) -> tuple[int, int, int]:
     return T, width, T + draw.integer(2, 4)
 
 
+def windowed_single(draw: Draw) -> tuple[int, int, int]:
+    """A single query, the last one."""
+    S = draw.integer(5, 9)
+    return 1, draw.integer(2, S - 2), S
+
+
 def itself_alone(draw: Draw) -> tuple[int, int]:
     return draw.integer(3, 9), 1
 
@@ -76,6 +82,11 @@ def wider_than_all(draw: Draw) -> tuple[int, int]:
 def ragged_windowed(draw: Draw) -> tuple[Tensor, int, int]:
     lengths, S = ragged(draw)
     return lengths, S + 2, draw.integer(2, 3)
+
+
+def alone_windowed(draw: Draw) -> tuple[Tensor, int, int]:
+    """A batch of one, in which each query sees itself alone."""
+    return *batch_of_one(draw), 1
 
 
 # ---- laws: the sentence that says which place is wrong
@@ -309,6 +320,7 @@ WINDOW = exercise(
         requires(
             "fewer queries than keys: the queries are the last ones", 1, windowed_cached, law=places(masks.window)
         ),
+        requires("a single query, the last one", 1, windowed_single, law=places(masks.window)),
         requires("width 1 sees itself alone", 1, itself_alone, law=places(masks.window)),
         requires("a window wider than the sequence is the causal mask", 1, wider_than_all, law=places(masks.window)),
     ],
@@ -405,9 +417,13 @@ DECODER = exercise(
         requires("causal and never padding", 2, ragged, law=places(masks.decoder_mask)),
         requires("with a sliding window", 1, ragged_windowed, law=places(masks.decoder_mask)),
         requires("an empty row, a full row", 1, empty_and_full, law=places(masks.decoder_mask)),
-        requires("a batch of one", 1, batch_of_one, law=places(masks.decoder_mask)),
+        requires("a batch of one, a window of 1", 1, alone_windowed, law=places(masks.decoder_mask)),
     ],
     wrong={
+        "a window of 1 taken for none": (
+            lambda lengths, S, width=None: masks.decoder_mask(lengths, S, None if width == 1 else width),
+            "A window of width 1 is ignored. It is the narrowest there is: each query sees itself alone.",
+        ),
         "padding replaces causality": (
             lambda lengths, S, width=None: (
                 masks.padding(lengths, S).expand(-1, S, -1) & (masks.window(S, width) if width else torch.tensor(True))

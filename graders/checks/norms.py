@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.nn import norms
 from tinytrans.nn.norms import layer_norm, rms_norm
 
@@ -52,9 +52,9 @@ def shifted_eps(draw: Draw) -> tuple[Tensor, Tensor, Tensor, float]:
 
 
 def strided(draw: Draw) -> Tensor:
-    """Four axes, not contiguous, in double precision."""
-    B, H, T, D = draw.sizes(4, 2, 9)
-    return spread(draw, B, T, H, D, dtype=torch.float64).transpose(1, 2)
+    """Four axes, the first of size 1, not contiguous, in double precision."""
+    H, T, D = draw.sizes(3, 2, 9)
+    return spread(draw, 1, T, H, D, dtype=torch.float64).transpose(1, 2)
 
 
 def strided_shifted(draw: Draw) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -69,14 +69,26 @@ def strided_gained(draw: Draw) -> tuple[Tensor, Tensor, float]:
 
 
 def equal_numbers(draw: Draw) -> tuple[Tensor]:
-    """A vector of equal numbers beside an ordinary one: its variance is 0."""
+    """A vector of equal numbers, whose variance is 0, beside small ones, where the usual eps shows."""
     D = draw.integer(3, 9)
-    return (torch.stack([torch.full((D,), 2.0), spread(draw, D)]),)
+    return (torch.stack([torch.full((D,), 2.0), 0.01 * spread(draw, D)]),)
+
+
+def shifted_only(draw: Draw) -> tuple[Any, ...]:
+    x, shift = gained(draw)
+    return x, None, shift
+
+
+def one_gained(draw: Draw) -> tuple[Tensor, Tensor, float]:
+    """A single vector."""
+    D = draw.integer(3, 9)
+    return spread(draw, D), spread(draw, D), EPS
 
 
 def zeros(draw: Draw) -> tuple[Tensor]:
+    """A vector of zeros beside small numbers, where the usual eps shows."""
     D = draw.integer(3, 9)
-    return (torch.stack([torch.zeros(D), spread(draw, D)]),)
+    return (torch.stack([torch.zeros(D), 0.01 * spread(draw, D)]),)
 
 
 def far_from_zero(draw: Draw) -> tuple[Tensor]:
@@ -106,17 +118,12 @@ def in_use(draw: Draw) -> tuple[Any, ...]:
 
 
 def single_in_use(draw: Draw) -> tuple[Any, ...]:
+    """In double precision."""
     x, mean, var, *rest = in_use(draw)
-    return x[:1], mean, var, *rest
+    return x[:1].double(), mean.double(), var.double(), *rest
 
 
 # ---- ways to run an answer, and laws: the sentence that says what is violated
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def first_only(answer: Any, *inputs: Any) -> Any:
@@ -223,12 +230,23 @@ LAYER = exercise(
         requires("every token of a batch by itself", 1, sequence, law=standard),
         requires("gain and shift, and eps inside the root", 1, shifted_eps),
         requires("a gain alone", 1, gained),
+        requires("a shift alone", 1, shifted_only),
         requires("any number of axes, not contiguous, double precision", 1, strided_shifted, run=with_dtype),
-        requires("equal numbers become 0, not NaN", 1, equal_numbers),
+        requires("equal numbers become 0, not NaN; eps is 1e-5 unless given", 1, equal_numbers),
         requires("few digits are lost far from 0", 1, far_from_zero, run=near_the_truth, law=lost_digits),
         requires("its gradient", 1, shifted_eps, run=with_gradients),
     ],
     wrong={
+        "the shift only with a gain": (
+            lambda x, weight=None, bias=None, eps=1e-5: norms.layer_norm(
+                x, weight, None if weight is None else bias, eps
+            ),
+            "Where no gain is given, the shift is not added either. Each of the two stands for itself: ask for both.",
+        ),
+        "another eps unless given": (
+            lambda x, weight=None, bias=None, eps=1e-6: norms.layer_norm(x, weight, bias, eps),
+            "Unless given, your eps is 1e-6. Here it is 1e-5: for vectors of small numbers that makes a difference.",
+        ),
         "variance divided by D - 1": (
             layered(lambda x, eps: (x - moments(x)[0]) / (x.var(-1, keepdim=True) + eps).sqrt()),
             "Your variance divides by D - 1. That is what `var` and `std` do unless told otherwise: it estimates the "
@@ -359,10 +377,14 @@ RMS = exercise(
         requires("every token by itself: mean square 1", 1, sequence, law=unit),
         requires("a gain, and eps inside the root", 1, gained_eps),
         requires("any number of axes, not contiguous, double precision", 1, strided_gained, run=with_dtype),
-        requires("a vector of zeros stays, and nothing becomes NaN", 1, zeros),
-        requires("its gradient", 1, gained_eps, run=with_gradients),
+        requires("a vector of zeros stays; eps is 1e-5 unless given", 1, zeros),
+        requires("a single vector, and its gradient", 1, one_gained, run=with_gradients),
     ],
     wrong={
+        "another eps unless given": (
+            lambda x, weight=None, eps=1e-6: norms.rms_norm(x, weight, eps),
+            "Unless given, your eps is 1e-6. Here it is 1e-5: for vectors of small numbers that makes a difference.",
+        ),
         "mean subtracted": (
             scaled(lambda x, eps: layer_norm(x, eps=eps)),
             "You subtract the mean: this is layer normalisation. The point of the RMS norm is to leave that out.",
@@ -514,7 +536,7 @@ def in_place(x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: flo
 
 def torchs(x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5) -> Stats:
     """torch's layer, which writes into statistics of its own."""
-    layer = nn.BatchNorm1d(x.shape[1], eps=eps, momentum=momentum, affine=False).train(training)
+    layer = nn.BatchNorm1d(x.shape[1], eps=eps, momentum=momentum, affine=False, dtype=x.dtype).train(training)
     layer.load_state_dict({"running_mean": mean, "running_var": var, "num_batches_tracked": torch.tensor(0)})
     return layer(x), layer.running_mean, layer.running_var
 
@@ -539,7 +561,7 @@ BATCH = exercise(
         requires("training: the running statistics move towards the batch's", 2, in_training, run=statistics),
         requires("momentum and eps have their usual values unless given", 1, by_default),
         requires("in use: by the running statistics, which stay", 2, in_use),
-        requires("in use: a batch of one", 1, single_in_use),
+        requires("in use: a batch of one, double precision", 1, single_in_use, run=with_dtype),
         requires("its gradient: through y, and none through the running ones", 1, in_training, run=gradient_of_x),
     ],
     wrong={

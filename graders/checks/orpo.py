@@ -51,6 +51,12 @@ def equal(draw: Draw) -> tuple[Any, ...]:
     return nll, chosen, chosen.clone(), 0.7
 
 
+def by_heart(draw: Draw) -> tuple[Any, ...]:
+    """Answers that the model knows by heart, log p = 0: the chosen one, the rejected one, both."""
+    chosen, rejected = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([-1.0, -2.0, 0.0])
+    return losses(draw)[0], chosen, rejected, 0.4
+
+
 def hopeless(draw: Draw) -> tuple[Any, ...]:
     far = torch.tensor([-500.0, -1.0, -0.1])[draw.permutation(3)]
     return losses(draw)[0], far, far.roll(1), 0.4
@@ -170,7 +176,7 @@ def ratio(c: Tensor, r: Tensor) -> Tensor:
 
 
 def by_hand(nll: Tensor, c: Tensor, r: Tensor, lam: float = 0.1) -> Tensor:
-    odds = [(x - (-torch.expm1(x)).log()) for x in (c, r)]
+    odds = [(x - (-torch.expm1(x)).log()) for x in (c.clamp(max=-1e-37), r.clamp(max=-1e-37))]
     each = [torch.logaddexp(torch.zeros(()), b - a) for a, b in zip(*odds, strict=True)]
     return nll + lam * torch.stack(each).mean()
 
@@ -194,6 +200,7 @@ LOSS = exercise(
         requires("the loss, and the gradients of all three", 2, with_lam, run=with_gradients),
         requires("λ is 0.1 unless given", 1, losses),
         requires("hopeless pairs", 1, hopeless, run=with_gradients),
+        requires("answers known by heart: no NaN, nor in the gradient", 1, by_heart, run=with_gradients),
     ],
     wrong={
         "nll left out": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
-from graders.subject import Failure
+from graders.exercise import Refusal, exercise, question, requires, with_gradients
 from tinytrans.nn import positions as P
 
 # ---- inputs: seed -> what the learner's function is called with. No width is 2, where there is only one pair and every
@@ -51,6 +49,12 @@ def from_elsewhere(draw: Draw) -> tuple[Tensor, int]:
     """Positions in no order, the first of them not 0."""
     D = even(draw)
     return draw.permutation(30)[: D + 1] + 3, D
+
+
+def several_texts(draw: Draw) -> tuple[Tensor, int]:
+    """Positions (B, T): each text of a batch has its own."""
+    D = even(draw)
+    return torch.stack([draw.permutation(30)[: D + 1] + 3 for _ in range(3)]), D
 
 
 def odd_width(draw: Draw) -> tuple[Tensor, int]:
@@ -96,6 +100,12 @@ def further_on(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
     return ids, tokens, places, len(places) - ids.shape[1]
 
 
+def one_text_further_on(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
+    """A batch of one."""
+    ids, tokens, places, start = further_on(draw)
+    return ids[:1], tokens, places, start
+
+
 def beyond(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
     """The last position but one is the table's last."""
     ids, tokens, places, start = further_on(draw)
@@ -122,7 +132,8 @@ def pairs_of_heads(draw: Draw) -> tuple[Tensor, Tensor]:
     """With axes for batch and heads, not contiguous, in double precision; one set of angles for them all."""
     B, H, T = draw.sizes(3, 2, 5)
     K = even(draw)
-    return draw.normal(B, T, H, K, dtype=torch.float64).transpose(1, 2), 6 * draw.uniform(T, K // 2) - 3
+    x = draw.normal(B, T, H, K, dtype=torch.float64).transpose(1, 2)
+    return x, 6 * draw.uniform(T, K // 2).double() - 3
 
 
 def placed(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -140,10 +151,10 @@ def placed_with_base(draw: Draw) -> tuple[Tensor, Tensor, float]:
 
 
 def placed_heads(draw: Draw) -> tuple[Tensor, Tensor]:
-    """With axes for batch and heads in double precision; each row of the batch has positions of its own, (B, 1, T)."""
+    """With axes for batch and heads, not contiguous; each row of the batch has positions of its own, (B, 1, T)."""
     B, H, T = draw.sizes(3, 2, 5)
     K = even(draw)
-    x = draw.normal(B, T, H, K, dtype=torch.float64).transpose(1, 2)
+    x = draw.normal(B, T, H, K).transpose(1, 2)
     return x, torch.stack([draw.permutation(30)[:T] + 3 for _ in range(B)]).unsqueeze(1)
 
 
@@ -179,20 +190,24 @@ def a_text(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 # ---- ways to run an answer, and laws: the sentence that says what is violated
 
 
-def refused(answer: Any, ids: Tensor, tokens: Tensor, places: Tensor, start: int) -> Any:
-    """What is given at the start of the table, and the kind of error (or what is given) beyond its end."""
-    within = answer(ids, tokens, places)
-    try:
-        return within, answer(ids, tokens, places, start)
-    except Failure as failure:
-        return within, failure.kind
+NAMED = Refusal(("ValueError",))  # what torch complains of by itself is an IndexError here, and worse on a GPU
+
+
+def learning(answer: Any, x: Tensor, *others: Any) -> Any:
+    """The value, and the gradient that arrives at x: the matrices that made it learn through the turn."""
+    value, (arrived, *_) = answer.gradients(x, *others)
+    return value, arrived
+
+
+def way_back(found: Any, *_inputs: Any) -> str | None:
+    return "no gradient arrives at x: what made it would never learn" if found[1] is None else None
 
 
 def must_refuse(found: Any, ids: Tensor, _tokens: Tensor, places: Tensor, start: int) -> str | None:
-    if found[1] == "ValueError":
+    if found == "refused":
         return None
-    told = f"that gives {found[1]} where ValueError is asked for" if isinstance(found[1], str) else "there is no error"
-    return f"positions {start} to {start + ids.shape[1] - 1} of a table of {len(places)}: {told}"
+    last = start + ids.shape[1] - 1
+    return f"positions {start} to {last} of a table of {len(places)}, and there is no error: raise a ValueError"
 
 
 def products(answer: Any, q: Tensor, k: Tensor, shift: int) -> Any:
@@ -310,14 +325,15 @@ def turned_by_matrices(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def rope_by_hand(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
-    """One pair after the other, as Python's complex numbers."""
+    """One number after the other."""
     K, y = x.shape[-1], x.clone()
     where = positions.expand(x.shape[:-1])
     for index in torch.cartesian_prod(*(torch.arange(n) for n in x.shape[:-1])).view(-1, x.dim() - 1).tolist():
         row, p = x[tuple(index)], int(where[tuple(index)])
         for i in range(K // 2):
-            z = complex(row[i], row[i + K // 2]) * cmath.exp(1j * p / base ** (2 * i / K))
-            y[(*index, i)], y[(*index, i + K // 2)] = z.real, z.imag
+            angle, a, b = p / base ** (2 * i / K), row[i], row[i + K // 2]
+            y[(*index, i)] = a * math.cos(angle) - b * math.sin(angle)
+            y[(*index, i + K // 2)] = a * math.sin(angle) + b * math.cos(angle)
     return y
 
 
@@ -458,8 +474,8 @@ def a_number_each(positions: Tensor, D: int, base: float = 10000.0) -> Tensor:
 
 def slots(positions: Tensor, D: int, base: float = 10000.0) -> Tensor:
     """The annotated code's way: columns 0, 2, ... and 1, 3, ... of an empty table."""
-    table, angles = torch.zeros(len(positions), D), positions[:, None] / base ** (torch.arange(0, D, 2) / D)
-    table[:, 0::2], table[:, 1::2] = angles.sin(), angles.cos()[:, : D // 2]
+    table, angles = torch.zeros(*positions.shape, D), positions[..., None] / base ** (torch.arange(0, D, 2) / D)
+    table[..., 0::2], table[..., 1::2] = angles.sin(), angles.cos()[..., : D // 2]
     return table
 
 
@@ -470,6 +486,7 @@ SINUSOIDAL = exercise(
     requirements=[
         requires("positions 0, 1, 2 ...", 2, from_zero, law=one_length),
         requires("positions that start elsewhere, in any order", 1, from_elsewhere, law=one_length),
+        requires("a batch of texts, each with positions of its own", 1, several_texts, law=one_length),
         requires("an odd width ends on a sine", 1, odd_width, law=one_length),
         requires("another base", 1, places_and_base, law=one_length),
     ],
@@ -530,6 +547,11 @@ SINUSOIDAL = exercise(
             lambda positions, D, base=10000.0: P.sinusoidal(positions + 1, D, base),
             "Every position is one too far: position 0 has the row 0, 1, 0, 1 ...",
         ),
+        "a single text": (
+            lambda positions, D, base=10000.0: P.sinusoidal(positions.flatten(), D, base),
+            "Right for the positions of one text, (T,). Those of a batch, (B, T), want a table each, (B, T, D): give "
+            "the positions a last axis, `positions[..., None]`, and leave the others alone.",
+        ),
         "a share of the length": (
             lambda positions, D, base=10000.0: P.sinusoidal(positions / positions.shape[-1], D, base),
             "Positions are divided by the length of the text. Then the same place has another vector in every text, "
@@ -589,7 +611,7 @@ ADD = exercise(
     reference=P.add_sinusoidal,
     oracle=added_by_hand,
     requirements=[
-        requires("the first token at position 0", 2, embedded),
+        requires("the first token at position 0, and the gradient", 2, embedded, run=learning, law=way_back),
         requires("the first token further on, as in decoding", 1, embedded_later),
         requires("a batch of one in double precision", 1, embedded_double),
     ],
@@ -640,6 +662,11 @@ ADD = exercise(
         "no positions": (
             lambda x, start=0: x * x.shape[-1] ** 0.5,
             "The embeddings are scaled, and no position is added.",
+        ),
+        "no gradient": (
+            lambda x, start=0: added(x.detach(), start),
+            "The numbers are right, but the way back is cut (`detach`, `no_grad`, `item` or a new tensor made of "
+            "numbers): the embeddings would never learn.",
         ),
         "multiplied": (
             lambda x, start=0: x * x.shape[-1] ** 0.5 * rows(x, start),
@@ -721,9 +748,9 @@ EMBED = exercise(
     requirements=[
         requires("the first token at position 0", 1, at_the_start),
         requires("the first token further on, up to the table's last place", 1, further_on),
-        requires("a position beyond the table is refused", 1, beyond, run=refused, law=must_refuse),
-        requires("also where a single row is left", 1, only_one_left, run=refused, law=must_refuse),
-        requires("gradients reach both tables", 1, further_on, run=with_gradients),
+        requires("a position beyond the table is refused", 1, beyond, run=NAMED, law=must_refuse),
+        requires("also where a single row is left", 1, only_one_left, run=NAMED, law=must_refuse),
+        requires("a batch of one: gradients reach both tables", 1, one_text_further_on, run=with_gradients),
     ],
     wrong={
         "indexed by token id": (
@@ -856,10 +883,16 @@ TURN = exercise(
     oracle=turned_by_matrices,
     requirements=[
         requires("any angles", 2, pairs, law=lengths_kept),
+        requires("the gradient comes back turned", 1, pairs, run=learning, law=way_back),
         requires("quarter turns", 1, quarter_turns, law=lengths_kept),
         requires("several heads, one set of angles", 1, pairs_of_heads, law=lengths_kept),
     ],
     wrong={
+        "no gradient": (
+            lambda x, angles: P.turn(x.detach(), angles),
+            "The numbers are right, but the way back is cut (`detach`, `no_grad`, `item` or a new tensor made of "
+            "numbers): the matrices that made x would never learn.",
+        ),
         "never turned": (
             lambda x, angles: x.clone(),
             "Nothing has turned: x comes out as it went in. Lengths are kept, that is true.",
@@ -974,12 +1007,18 @@ ROPE = exercise(
     oracle=rope_by_hand,
     requirements=[
         requires("positions 0, 1, 2 ...", 1, placed, law=lengths_kept),
+        requires("the gradient comes back turned", 1, placed, run=learning, law=way_back),
         requires("positions that start elsewhere, in any order", 1, placed_elsewhere, law=lengths_kept),
         requires("products depend on the distance alone", 1, two_texts, run=products, law=distance_alone),
         requires("another base", 1, placed_with_base, law=lengths_kept),
         requires("several heads, each text with positions of its own", 1, placed_heads, law=lengths_kept),
     ],
     wrong={
+        "no gradient": (
+            lambda x, positions, base=10000.0: P.rope(x.detach(), positions, base),
+            "The numbers are right, but the way back is cut (`detach`, `no_grad`, `item` or a new tensor made of "
+            "numbers): the matrices that made x would never learn.",
+        ),
         "never turned": (
             lambda x, positions, base=10000.0: x.clone(),
             "Nothing is turned. Lengths are kept and products do not depend on where the text begins, as it should "

@@ -25,13 +25,18 @@ def ids(draw: Draw) -> tuple[Tensor]:
 
 
 def padded(draw: Draw) -> tuple[Tensor, Tensor]:
-    """Rows of different lengths, one of them full, one of a single id; behind the end stands anything, 0 in the "
-    "text."""
+    """Rows of different lengths, one of them full, one of a single id; behind the end stands anything."""
     T = draw.integer(6, 8)
     rows = draw.integers(1, 30, 4, T + 1)
     lengths = torch.tensor([T + 1, 1, 3, 5])[draw.permutation(4)]
     rows[:, 1] = 0  # a word like others
     return rows, lengths
+
+
+def none_full(draw: Draw) -> tuple[Tensor, Tensor]:
+    """The last columns are padding in every row."""
+    rows, lengths = padded(draw)
+    return rows, lengths.clamp(max=5)
 
 
 def predictions(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -75,6 +80,11 @@ def misfit(draw: Draw) -> tuple[Tensor, Tensor]:
 
 def some_loss(draw: Draw) -> tuple[float]:
     return (round(0.5 + 4 * float(draw.uniform(1)), 3),)
+
+
+def bad(draw: Draw) -> tuple[float]:
+    """The perplexity is far beyond what single precision holds, and a number like any other."""
+    return (100.0 + draw.integer(0, 500),)
 
 
 def hopeless(draw: Draw) -> tuple[float]:
@@ -194,6 +204,7 @@ SHIFT = exercise(
     requirements=[
         requires("every position is asked for the next id", 2, ids, law=next_ones),
         requires("nothing behind the end of a row is a target, its last id is", 2, padded, law=next_ones),
+        requires("no row is full: the shapes stay", 1, none_full, law=next_ones),
     ],
     wrong={
         "not shifted": (
@@ -460,6 +471,7 @@ PERPLEXITY = exercise(
     oracle=lambda loss: float(torch.tensor(loss, dtype=torch.float64).exp()),
     requirements=[
         requires("exp of the loss", 1, some_loss),
+        requires("a bad loss is a number like any other", 1, bad),
         requires("a hopeless loss gives infinity, and no error", 1, hopeless),
     ],
     wrong={
@@ -485,6 +497,11 @@ PERPLEXITY = exercise(
             math.exp,
             "Right, but `math.exp` raises an error above 709: a run that goes astray would die in its evaluation. "
             "Infinity is what it is.",
+        ),
+        "infinite too soon": (
+            lambda loss: math.exp(loss) if loss < 88 else math.inf,
+            "Right for small losses; yours is infinite where exp(loss) is not: a Python float bears a little over 709, "
+            "a tensor in single precision 88.",
         ),
         "a bound": (
             lambda loss: math.exp(min(loss, 100.0)),

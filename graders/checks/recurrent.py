@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.nn import recurrent as R
 
 INF = float("inf")
@@ -79,9 +79,9 @@ def padded(draw: Draw) -> tuple[Tensor, ...]:
     return torch.where((torch.arange(5) < lengths[:, None])[..., None], xs, 30 * xs), *rest
 
 
-def all_short(draw: Draw) -> tuple[Tensor, ...]:
-    """No row fills the width, in double precision."""
-    return sequences(draw, torch.tensor([2, 4, 3])[draw.permutation(3)], torch.float64)
+def short_alone(draw: Draw) -> tuple[Tensor, ...]:
+    """A single row that does not fill the width, in double precision."""
+    return sequences(draw, torch.tensor([draw.integer(2, 4)]), torch.float64)
 
 
 def additive(
@@ -157,18 +157,11 @@ def looked_even(draw: Draw) -> tuple[Any, ...]:
     return stepping(draw, B, S, D, D, D, D)
 
 
-def looked_double(draw: Draw) -> tuple[Any, ...]:
-    return stepping(draw, 2, *draw.sizes(5, 3, 8), dtype=torch.float64)
+def looked_alone(draw: Draw) -> tuple[Any, ...]:
+    return stepping(draw, 1, *draw.sizes(5, 3, 8), dtype=torch.float64)
 
 
 # ---- ways to run an answer, and laws: the sentence that says what is violated
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and the dtype of its first tensor: what comes in double must go out double."""
-    value = answer(*inputs)
-    first = value[0] if isinstance(value, list | tuple) and value else value
-    return value, str(getattr(first, "dtype", None))
 
 
 def within_tanh(found: Any, *_: Any) -> str | None:
@@ -579,10 +572,14 @@ UNROLL = exercise(
     requirements=[
         requires("full rows: every state in order, and the last", 2, sequences),
         requires("short rows: their state stays, their outputs at padding are 0", 2, padded),
-        requires("no row fills the width, double precision", 1, all_short, run=with_dtype),
+        requires("a batch of one that does not fill the width, double precision", 1, short_alone, run=with_dtype),
         requires("the gradient goes back through all steps", 1, padded, run=with_gradients),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            changed_run(lambda states, last, _h, _n: (states.squeeze(), last.squeeze())),
+            "`squeeze()` without a number drops every axis of size 1: with a batch of one the batch itself goes.",
+        ),
         "padding is read": (
             looped(reads=lambda _t, lengths: lengths > 0),
             "The lengths are not used: the cell goes on reading padding, so that the last state of a short row depends "
@@ -1081,7 +1078,7 @@ STEP = exercise(
     requirements=[
         requires("state, context and weights, and the gradients", 3, looked, run=with_gradients),
         requires("all widths equal", 1, looked_even),
-        requires("double precision stays double", 1, looked_double, run=with_dtype),
+        requires("a batch of one, double precision", 1, looked_alone, run=with_dtype),
     ],
     wrong={
         "context first": (

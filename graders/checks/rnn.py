@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.models import rnn
 from tinytrans.nn.recurrent import additive_scores, attention_pool, attentive_step, gru_step
 
@@ -79,13 +79,6 @@ def taught_alone(draw: Draw) -> tuple[Any, ...]:
 
 
 # ---- ways to run an answer, and laws
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and the dtype of its first tensor: what comes in double must go out double."""
-    value = answer(*inputs)
-    first = value[0] if isinstance(value, list | tuple) and value else value
-    return value, str(getattr(first, "dtype", None))
 
 
 def logits_twice(answer: Any, targets: Tensor, *rest: Any) -> Any:
@@ -193,7 +186,7 @@ LOSS = exercise(
     wrong={
         "padding counted": (
             losing(counts=lambda targets, _stop: torch.ones_like(targets, dtype=torch.bool)),
-            "What stands behind the stop counts as well. The model is then trained to foretell padding.",
+            "What stands behind the stop counts as well. The model is then trained to predict padding.",
         ),
         "the stop left out": (
             losing(counts=lambda targets, stop: places(targets) < ends(targets, stop)),
@@ -424,9 +417,9 @@ TOLD = exercise(
         requires("the gradient goes back through all steps", 1, taught, run=with_gradients),
     ],
     wrong={
-        "reads the target it is to foretell": (
+        "reads the target it has to predict": (
             telling(reads=lambda targets, _start, t: targets[:, t]),
-            "Step t reads target t, the very token that it is to foretell: a leak. It will learn to copy its input. "
+            "Step t reads target t, the very token that it has to predict: a leak. It will learn to copy its input. "
             "Step t reads target t - 1.",
         ),
         "two behind": (
@@ -460,7 +453,7 @@ TOLD = exercise(
             telling(carry=lambda _s, first: first),
             "Each step moves from the first state: nothing is remembered of what was written. Hand the new state on.",
         ),
-        "the old state foretells": (
+        "the old state predicts": (
             lambda *inputs: before_moving(*inputs),
             "The logits come from the state *before* the step, which has not read the token yet. Use the new one.",
         ),
@@ -490,7 +483,7 @@ TOLD = exercise(
         ),
         "one step too many": (
             telling(steps=lambda T: range(T + 1)),
-            "There is one step too many: after the last target is read nothing more is to be foretold.",
+            "There is one step too many: after the last target nothing more has to be predicted.",
         ),
         "time before batch": (
             changed_told(lambda logits, shares: (logits.transpose(0, 1), shares.transpose(0, 1))),

@@ -12,31 +12,16 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import grading
 from tests.benchmarks.generation import generation, generation_of_eight
 from tests.benchmarks.importing import importing
-from tests.benchmarks.measure import Contest, measure
+from tests.benchmarks.measure import Contest, Row, measure
+from tests.benchmarks.rivals import grading
 from tests.benchmarks.shakespeare import shakespeare
 from tests.benchmarks.table import machine, save, table
 from tests.benchmarks.tokenizing import bpe_encoding, bpe_training
 from tests.benchmarks.training import training, training_llama
 
-
-def graded(quick: bool) -> Contest:
-    """A generated class, graded once: see `tests.benchmarks.grading`, which has options of its own."""
-    students = 2 if quick else 50
-    return Contest(
-        name="grading",
-        unit="submissions/s",
-        amount=students,
-        runs={"graders autograde": partial(grading.measure, students, torch.get_num_threads())},
-        rounds=1,
-        warmup=False,
-        result=str,
-    )
-
-
-CONTESTS: dict[str, Callable[[bool], Contest]] = {
+CONTESTS: dict[str, Callable[[bool], Contest | list[Row]]] = {
     "training": training,
     "training-llama": training_llama,
     "generation": generation,
@@ -45,7 +30,7 @@ CONTESTS: dict[str, Callable[[bool], Contest]] = {
     "bpe-encoding": bpe_encoding,
     "import": importing,
     "shakespeare": shakespeare,
-    "grading": graded,
+    "grading": grading,
 }
 LONG = {"shakespeare", "grading"}  # minutes: only when asked for by name
 
@@ -58,6 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), metavar="FILE")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
     parser.add_argument("--text", type=Path, metavar="FILE", help="tinyshakespeare, for the contest shakespeare")
+    parser.add_argument("--otter", metavar="PYTHON", default=os.environ.get("OTTER_PYTHON"), help="for grading")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - CONTESTS.keys():
         parser.error(f"no contest {', '.join(sorted(unknown))}; there are {', '.join(CONTESTS)}")
@@ -70,13 +56,15 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(options.threads)
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # what the Rust package computes with
     before = machine()
-    contests: dict[str, Callable[[bool], Contest]] = {
+    contests: dict[str, Callable[[bool], Contest | list[Row]]] = {
         **CONTESTS,
         "shakespeare": partial(shakespeare, text=options.text),
+        "grading": partial(grading, otter=options.otter),
     }
     rows = []
     for name in options.names or [name for name in CONTESTS if name not in LONG]:
-        rows += measure(contests[name](options.quick))
+        contest = contests[name](options.quick)
+        rows += measure(contest) if isinstance(contest, Contest) else contest
         save(options.json, rows, before, quick=options.quick)  # so far: whoever breaks off keeps what is measured
         gc.collect()  # a contest's models are not kept for the next
     print(table(rows))

@@ -1,6 +1,6 @@
 """A generated class on a real lesson -> how fast it is graded, and whether anything was lost or left behind.
 
-python -m tests.benchmarks.grading --students 300 --jobs 2
+python -m tests.benchmarks.grading --students 300 --jobs 2 --kill-after 120
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import os
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graders.autograde import autograde
+from graders.autograde import JOURNAL
 from graders.release import load
+from graders.watch import below
 from solutions import build, demo
 
 LESSON = demo.LESSON
@@ -31,12 +36,15 @@ BOMBS = (
 SLIPS = {"attention_scores": demo.NO_SCALING, "causal": demo.OFF_BY_ONE}
 
 
-def write_class(folder: Path, students: int, *, seed: int = 0) -> dict[str, str]:
-    """Write a class and give student -> what became of the file: 5 % broken, 5 % hostile, the rest honest."""
+def write_class(folder: Path, students: int, *, seed: int = 0, odd: bool = True) -> dict[str, str]:
+    """Write a class and give student -> what became of the file: 5 % broken, 5 % hostile, the rest honest.
+
+    Without `odd` all are honest: right, mistaken, unfinished.
+    """
     chance, solved = random.Random(seed), build.answers(LESSON)
     kinds: dict[str, str] = {}
     for i in range(students):
-        kind = {3: "broken", 13: "hostile"}.get(i % 20, "honest")
+        kind = {3: "broken", 13: "hostile"}.get(i % 20, "honest") if odd else "honest"
         student = f"{kind}{i:03}"
         path = folder / student / LESSON / f"{LESSON}.ipynb"
         path.parent.mkdir(parents=True)
@@ -78,36 +86,90 @@ def spoil(path: Path, content: bytes, which: int) -> None:
         path.symlink_to("/etc/passwd")
 
 
-def around() -> dict[str, set[str]]:
-    """What a run could leave behind: processes of the Player, temporary entries, mounts."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    processes = {line.split()[0] for line in listed.split("\n") if "graders.player" in line}
-    ours = ("player-", "probe-", "submitted-", "class-")
-    entries = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(ours)}
-    return {"processes": processes, "files": entries, "mounts": set(Path("/proc/mounts").read_text().split("\n"))}
+@dataclass
+class Ran:
+    """What a run of the command left: its return code, and what was seen of its processes while it ran."""
+
+    returncode: int
+    seconds: float
+    family: set[tuple[int, str]]  # (pid, when it started) of every process below it
+
+    def left(self, seconds: float = 10) -> list[int]:
+        """Which of them still run, after some seconds of grace."""
+        until = time.monotonic() + seconds
+        while (alive := [pid for pid, begun in self.family if born(pid) == begun]) and time.monotonic() < until:
+            time.sleep(0.2)
+        return alive
 
 
-def measure(students: int, jobs: int, *, feedback: bool = False) -> dict[str, Any]:
-    """Grade a class in a folder of its own and give the figures."""
-    release = load(build.ROOT / "course" / LESSON / f"{LESSON}.ipynb")
-    with tempfile.TemporaryDirectory(prefix="class-") as place:
-        kinds = write_class(Path(place) / "in", students)
-        start = time.monotonic()
-        graded = autograde(
-            release, build.ROOT, Path(place) / "in", Path(place) / "out",
-            workers=jobs, key=Path(place) / "key", feedback=feedback,
+def born(pid: int) -> str:
+    """When a process started, in the kernel's ticks; nothing where it is gone, or only its entry is left."""
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""
+
+
+def run(place: Path, jobs: int, *, kill_after: int = 0, feedback: bool = False) -> Ran:
+    """`graders autograde` from place/in into place/out; with `kill_after`, kill -9 after so many verdicts."""
+    command = [sys.executable, "-m", "graders", "autograde", "--assignment", LESSON, "--jobs", str(jobs), "--json"]
+    command += ["--submissions", str(place / "in"), "--out", str(place / "out"), "--key", str(place / "key")]
+    (place / "tmp").mkdir(exist_ok=True)
+    start, family = time.monotonic(), set()
+    with (place / "log").open("a") as log:
+        grader = subprocess.Popen(
+            command + ["--feedback"] * feedback, cwd=build.ROOT, stdout=subprocess.DEVNULL, stderr=log,
+            env=os.environ | {"TMPDIR": str(place / "tmp")},
         )  # fmt: skip
-        seconds = time.monotonic() - start
-    walls = {s: v["used"].get("wall", 0.0) for s, v in graded.verdicts.items()}
+        while grader.poll() is None:
+            family |= {(pid, begun) for pid in below(grader.pid) if (begun := born(pid))}
+            if kill_after and len(graded(place)) >= kill_after:
+                grader.kill()
+            time.sleep(0.1)
+    return Ran(grader.returncode, time.monotonic() - start, family)
+
+
+def graded(place: Path) -> list[str]:
+    """The students whose verdicts the journal holds, in the order in which they were written."""
+    try:
+        lines = (place / "out" / JOURNAL).read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [entry["student"] for entry in map(json.loads, filter(None, lines)) if not entry["finished"]]
+
+
+def leftovers(place: Path, ran: Ran, mounts: str) -> dict[str, list[Any]]:
+    """What a run left behind that it should not have: processes, temporary files, mounts."""
+    now = set(Path("/proc/mounts").read_text().split("\n")) - set(mounts.split("\n"))
+    return {"processes": ran.left(), "files": sorted(os.listdir(place / "tmp")), "mounts": sorted(now)}
+
+
+def measure(students: int, jobs: int, *, kill_after: int = 0, feedback: bool = False) -> dict[str, Any]:
+    """Grade a class in a folder of its own by the command, killed and started again if wanted, and give the figures."""
+    items = len(load(build.ROOT / "course" / LESSON / f"{LESSON}.ipynb").items)
+    mounts = Path("/proc/mounts").read_text()
+    with tempfile.TemporaryDirectory(prefix="class-") as name:
+        place = Path(name)
+        kinds = write_class(place / "in", students)
+        found: dict[str, Any] = {"students": students, "jobs": jobs}
+        if kill_after:
+            first = run(place, jobs, kill_after=kill_after, feedback=feedback)
+            found["killed"] = {"with": first.returncode, "after verdicts": len(graded(place))}
+            found["killed"] |= {"seconds": round(first.seconds, 1), "left": leftovers(place, first, mounts)}
+        ran = run(place, jobs, feedback=feedback)
+        whole = json.loads((place / "out" / "verdicts.json").read_text())
+        verdicts, counts = whole["students"], Counter(graded(place))
+        found |= {"returncode": ran.returncode, "left": leftovers(place, ran, mounts), "verdicts": len(verdicts)}
+        found["graded once"] = sum(counts[student] == 1 for student in kinds)
+    walls = {s: v["used"].get("wall", 0.0) for s, v in verdicts.items()}
     good = sorted(w for s, w in walls.items() if kinds[s] == "honest")
-    return {
-        "students": students, "verdicts": len(graded.verdicts), "errors": len(graded.errors), "level": graded.level,
-        "jobs": jobs, "seconds": round(seconds, 1), "seconds_per_submission": round(seconds / students, 3),
+    return found | {
+        "level": whole["isolation"], "seconds": round(ran.seconds, 1),
         "submission_p50": round(statistics.median(good), 3), "submission_p95": round(good[int(0.95 * len(good))], 3),
-        "exercise_p50": round(statistics.median(good) / len(release.items), 4),
-        "memory_max_mb": max(v["used"].get("memory", 0) for v in graded.verdicts.values()) >> 20,
-        "hostile": {s: [v["score"], round(walls[s], 1)] for s, v in graded.verdicts.items() if kinds[s] == "hostile"},
-        "broken": {s: v["score"] for s, v in graded.verdicts.items() if kinds[s] == "broken"},
+        "exercise_p50": round(statistics.median(good) / items, 4),
+        "memory_max_mb": max(v["used"].get("memory", 0) for v in verdicts.values()) >> 20,
+        "hostile": {s: [v["score"], round(walls[s], 1)] for s, v in verdicts.items() if kinds[s] == "hostile"},
+        "broken": {s: v["score"] for s, v in verdicts.items() if kinds[s] == "broken"},
     }  # fmt: skip
 
 
@@ -116,9 +178,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--kill-after", type=int, default=0, metavar="N", help="kill -9 after N verdicts, then go on")
     parser.add_argument("--feedback", action="store_true")
     options = parser.parse_args()
-    print(json.dumps(measure(options.students, options.jobs, feedback=options.feedback), indent=2))
+    figures = measure(options.students, options.jobs, kill_after=options.kill_after, feedback=options.feedback)
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from tinytrans.adapters.trainable import freeze, matches
+from tinytrans.adapters.trainable import Model, freeze, matches
 
 
 def biases(names: Iterable[str]) -> list[str]:
@@ -34,7 +34,7 @@ def bias_names(model: nn.Module) -> list[str]:
     return biases(name for name, _ in model.named_parameters())
 
 
-def bitfit(model: nn.Module, *, also: Sequence[str] = ()) -> nn.Module:
+def bitfit(model: Model, *, also: Sequence[str] = ()) -> Model:
     """The model itself, of which from now on only the biases train, and what is named in `also`, such as a new head.
 
     A pattern in `also` names a module or a weight, by its whole name or its end: `bitfit(model, also=("head",))`. The

@@ -6,6 +6,7 @@ model never knows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinytrans.adapters.trainable import freeze, linear_layers, replace
+from tinytrans.adapters.trainable import Model, freeze, linear_layers, replace
 
 
 def lora_linear(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
@@ -75,6 +76,8 @@ class LoRALinear(nn.Module):
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank {rank} of {base} leaves nothing to train: at least 1")
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha {alpha} is not a finite number")
         self.base, self.rank, self.alpha, self.dropout = base, rank, float(alpha), nn.Dropout(dropout)
         self.in_features, self.out_features = base.in_features, base.out_features
         W = base.weight
@@ -125,14 +128,14 @@ class LoRALinear(nn.Module):
 
 
 def lora(
-    model: nn.Module,
+    model: Model,
     *,
     rank: int = 8,
     alpha: float = 16.0,
     targets: Sequence[str] = ("qkv", "out"),
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
-) -> nn.Module:
+) -> Model:
     """The model itself, frozen, with a trainable correction of rank r beside every linear layer that a target names.
 
     A target is the whole dotted name or its end, and `*` stands for anything: "qkv", "attention.out", "blocks.0.*".
@@ -156,7 +159,7 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: Model) -> Model:
     """The model itself, its corrections added into the weights: the same function, as fast as the base.
 
     Nothing in it trains until `unmerge`.
@@ -166,14 +169,14 @@ def merge(model: nn.Module) -> nn.Module:
     return model
 
 
-def unmerge(model: nn.Module) -> nn.Module:
+def unmerge(model: Model) -> Model:
     """The model itself with its base weights and corrections apart again, both equal to the bit to what they were."""
     for layer in adapters_in(model).values():
         layer.unmerge()
     return model
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Model) -> Model:
     """The model itself with plain linear layers under their old names, all of it trainable again.
 
     The adapter is in it if it was merged, else gone: `unwrap(merge(model))` is what one saves and ships.
@@ -183,7 +186,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def base_only(model: nn.Module) -> Iterator[nn.Module]:
+def base_only(model: Model) -> Iterator[Model]:
     """Within, the model is its base: the reference of DPO or PPO without a second copy.
 
     Raises ValueError where the adapter is merged.
@@ -207,7 +210,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{key}": getattr(layer, key).detach() for name, layer in pairs for key in ("a", "b")}
 
 
-def wrap(model: nn.Module, options: dict[nn.Linear, dict[str, Any]]) -> nn.Module:
+def wrap(model: Model, options: dict[nn.Linear, dict[str, Any]]) -> Model:
     """The model itself, frozen, each layer that is a key in a `LoRALinear` with its options."""
     wrappers: dict[nn.Module, nn.Module] = {layer: LoRALinear(layer, **kept) for layer, kept in options.items()}
     freeze(model)

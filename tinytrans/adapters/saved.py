@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,20 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from tinytrans.adapters.lora import LoRALinear, adapter_state, adapters, adapters_in, unmerge, wrap
+from tinytrans.adapters.trainable import Model
+from tinytrans.files import write_whole
 
 FORMAT = "tinytrans lora 1"
 
 
 def save_adapter(model: nn.Module, path: str | Path) -> None:
     """The model's adapter alone becomes the file `path`, written beside its place and renamed: whole or not there."""
-    path = Path(path)
     alphas = {name: layer.alpha for name, layer in adapters_in(model).items()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter_state(model).items()}
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(to_bytes(tensors, metadata={"format": FORMAT, "alpha": json.dumps(alphas)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, to_bytes(tensors, metadata={"format": FORMAT, "alpha": json.dumps(alphas)}))
 
 
-def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+def load_adapter(model: Model, path: str | Path) -> Model:
     """A base model and an adapter's file -> the model itself, adapted; one that `lora` has prepared gets the numbers.
 
     Raises ValueError, and leaves the model as it was, where the file is no adapter or one for another model.
@@ -57,7 +50,11 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
 
 def _check(path: str | Path, name: str, layer: nn.Linear | LoRALinear, a: Tensor, b: Tensor, alpha: float) -> None:
     """The file's A and B fit the layer, and the adapter that the layer may already have."""
-    (rank, d_in), (d_out, _) = a.shape, b.shape
+    if a.dim() != 2 or b.dim() != 2 or not 1 <= len(a) == b.shape[1]:
+        raise ValueError(f"{path} holds no (r, D_in) and (D_out, r) for {name}, but {tuple(a.shape)}, {tuple(b.shape)}")
+    if wrong := [tensor.dtype for tensor in (a, b) if not tensor.is_floating_point()]:
+        raise ValueError(f"{path} holds numbers of dtype {wrong[0]} for {name}, which are no weights")
+    (rank, d_in), d_out = a.shape, len(b)
     if (d_out, d_in) != (layer.out_features, layer.in_features):
         here = f"{layer.out_features} x {layer.in_features}"
         raise ValueError(f"{path} adapts a {d_out} x {d_in} layer as {name}, here it is {here}")
@@ -78,8 +75,19 @@ def _read(path: str | Path) -> tuple[dict[str, float], dict[str, Tensor]]:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} is of the format {header.get('format')!r}, not {FORMAT!r}")
-    alphas: dict[str, float] = json.loads(header["alpha"])
+    alphas = _alphas(path, header.get("alpha", ""))
     wanted = {f"{name}.{key}" for name in alphas for key in ("a", "b")}
     if wanted != tensors.keys():
         raise ValueError(f"{path} names the tensors {sorted(wanted)} and holds {sorted(tensors)}")
     return alphas, tensors
+
+
+def _alphas(path: str | Path, text: str) -> dict[str, float]:
+    """What the header says of each layer's alpha: JSON, by name a finite number."""
+    try:
+        alphas: dict[str, float] = json.loads(text)
+        if not all(math.isfinite(alpha) for alpha in alphas.values()):
+            raise ValueError(f"one of {list(alphas.values())} is not finite")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} has damaged alphas: {error}") from error
+    return alphas

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinytrans.adapters.trainable import linear_layers, replace
+from tinytrans.adapters.trainable import Model, linear_layers, replace
 
 
 class Split(nn.Module):
@@ -55,7 +55,7 @@ class Split(nn.Module):
         return torch.cat([part(x) for part in self.parts()], dim=-1)
 
 
-def split(model: nn.Module, target: str, widths: Mapping[str, int]) -> nn.Module:
+def split(model: Model, target: str, widths: Mapping[str, int]) -> Model:
     """Every linear layer called `target` becomes a `Split` of the given widths; the model computes what it computed.
 
     Raises ValueError where the widths do not fill the layer, and where its weight is shared with another layer (a
@@ -69,7 +69,7 @@ def split(model: nn.Module, target: str, widths: Mapping[str, int]) -> nn.Module
     return replace(model, {layer: Split(layer, widths) for layer in set(layers.values())})
 
 
-def join(model: nn.Module) -> nn.Module:
+def join(model: Model) -> Model:
     """Every `Split` becomes one linear layer again, under its old name.
 
     Raises ValueError where a part still has an adapter.

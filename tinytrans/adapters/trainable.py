@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+"""Whatever comes in is what goes out: the same model, of the same class."""
 
 
 def count_trainable(shapes: Mapping[str, Sequence[int]], trained: Iterable[str]) -> tuple[int, int]:
@@ -32,7 +36,7 @@ def trainable_parameters(model: nn.Module) -> tuple[int, int]:
     return count_trainable({name: weight.shape for name, weight in weights.items()}, trained)
 
 
-def freeze(model: nn.Module) -> nn.Module:
+def freeze(model: Model) -> Model:
     """No weight of the model trains any more. An optimiser made before keeps what it was given: freeze first."""
     return model.requires_grad_(False)
 
@@ -46,7 +50,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}") for pattern in patterns)
 
 
-def replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def replace(model: Model, new: Mapping[nn.Module, nn.Module]) -> Model:
     """Each module that is a key of `new` gives way to its value, in every place where the model holds it."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in new:
@@ -58,7 +62,9 @@ def replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
 def linear_layers(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.Linear]:
     """The model's linear layers whose name matches. Raises ValueError at a pattern that no linear layer has."""
     layers = {name: m for name, m in model.named_modules(remove_duplicate=False) if name and isinstance(m, nn.Linear)}
-    patterns = tuple(patterns)
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns:
+        raise ValueError(f"no pattern chooses none of the model's layers; there are {', '.join(layers) or 'none'}")
     for pattern in patterns:
         if not any(matches(name, [pattern]) for name in layers):
             raise ValueError(f"no linear layer is called {pattern!r}; there are {', '.join(layers) or 'none'}")

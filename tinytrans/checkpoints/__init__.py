@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TypeVar, overload
 
 import torch
 
 from tinytrans.files import write_whole
 from tinytrans.models.gpt import GPT
-from tinytrans.models.pretrained import own_weights
+from tinytrans.models.pretrained import Pretrained, own_weights
 from tinytrans.tokenizers import Tokenizer, load_tokenizer
 
+Model = TypeVar("Model", bound=Pretrained)
 HERE = Path(__file__).parent
 LARGEST = 5_000_000  # bytes of a folder: everybody who installs the library carries it
 
@@ -25,14 +27,25 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in HERE.glob("*/config.json"))
 
 
-def load(name: str, *, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]:
-    """The model of that name in single precision and eval mode, and its tokenizer; raises ValueError without one."""
+@overload
+def load(name: str, *, device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer]: ...
+@overload
+def load(name: str, kind: type[Model], *, device: torch.device | str = "cpu") -> tuple[Model, Tokenizer]: ...
+def load(
+    name: str, kind: type[Pretrained] = GPT, *, device: torch.device | str = "cpu"
+) -> tuple[Pretrained, Tokenizer]:
+    """The model of that name in single precision and eval mode, and its tokenizer: `load("mlm", BERT)`.
+
+    Raises ValueError where there is none, or one of another kind.
+    """
     if name not in names():
         raise ValueError(f"no checkpoint {name!r} comes with the library; there are {', '.join(names())}")
-    return GPT.from_pretrained(HERE / name, device=device).float(), load_tokenizer(HERE / name)
+    return kind.from_pretrained(HERE / name, device=device).float(), load_tokenizer(HERE / name)
 
 
-def keep(name: str, model: GPT, tokenizer: Tokenizer, made: str, *, folder: str | os.PathLike[str] = HERE) -> Path:
+def keep(
+    name: str, model: Pretrained, tokenizer: Tokenizer, made: str, *, folder: str | os.PathLike[str] = HERE
+) -> Path:
     """Store a trained model under a name, in half precision, with the JSON text of how it was made -> its folder.
 
     Raises ValueError, before anything is written, where it would be larger than 5 MB.
@@ -42,7 +55,7 @@ def keep(name: str, model: GPT, tokenizer: Tokenizer, made: str, *, folder: str 
     if size > LARGEST:
         raise ValueError(f"{model.n_params:,} parameters take {size:,} bytes, more than {LARGEST:,}")
     place = Path(folder, name)
-    half = GPT.from_weights(model.config, {k: v.half() for k, v in own_weights(model).items()})
+    half = type(model).from_weights(model.config, {k: v.half() for k, v in own_weights(model).items()})
     half.save_pretrained(place, tokenizer)
     write_whole(place / "made.json", made + "\n")
     return place

@@ -45,7 +45,7 @@ def build(config: Config) -> Pretrained:
 def load_model(folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Pretrained:
     """The model in a folder, whichever `save_pretrained` wrote; raises ValueError for one of an unknown name."""
     values, weights = read(folder, device)
-    if (name := values.get("model")) not in MODELS:
+    model = MODELS.get(name) if isinstance(name := values.get("model"), str) else None
+    if model is None:
         raise ValueError(f"the model {name!r} in {str(folder)!r} is not one of {', '.join(MODELS)}")
-    model = MODELS[name]
     return model.from_weights(model.Config.from_dict(values), weights)

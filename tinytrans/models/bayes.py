@@ -13,7 +13,7 @@ def naive_bayes(counts: Tensor, labels: Tensor, n_classes: int, *, smoothing: fl
     """Counts (N, V) of each word in N texts, and their labels (N,) -> a layer from counts (V) to logits (n_classes).
 
     The logits are log p(class) + sum over words of count log p(word | class), as if each word were drawn by itself;
-    every word counts as seen `smoothing` times more in every class, so that none is impossible.
+    every word counts as seen `smoothing` times more in every class, so that none is impossible. Counts may be sparse.
     Raises ValueError for a class without a text. Source: McCallum and Nigam 1998 (the multinomial model).
 
     >>> import torch
@@ -25,7 +25,7 @@ def naive_bayes(counts: Tensor, labels: Tensor, n_classes: int, *, smoothing: fl
     texts = which.sum(dim=0)
     if not texts.all():
         raise ValueError(f"class {int(texts.argmin())} has no text among {len(labels)}")
-    seen = which.T @ counts + smoothing  # (C, V)
+    seen = (counts.mT @ which).mT + smoothing  # (C, V); in this order sparse counts can be multiplied, too
     layer = nn.Linear(counts.shape[1], n_classes, dtype=counts.dtype, device=counts.device).requires_grad_(False)
     layer.weight.copy_((seen / seen.sum(dim=1, keepdim=True)).log())
     layer.bias.copy_((texts / len(labels)).log())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tinytrans.config import GPTConfig
 from tinytrans.models.pretrained import Pretrained, tied_as
-from tinytrans.models.stack import STD, build_block, build_norm, check_ids, last_norm
+from tinytrans.models.stack import STD, build_block, build_norm, check_ids, check_mask, check_positions, last_norm
 from tinytrans.models.unrolled import unroll
 from tinytrans.nn.cache import KVCache, RollingCache
 from tinytrans.nn.positions import rotation_at, sinusoidal
@@ -114,13 +114,15 @@ class GPT(Pretrained):
         start = 0 if cache is None else cache.length
         if cache is not None:
             cache.check(B, T)
+        check_mask(mask, B, T, start + T)
         if positions is None:
             positions = torch.arange(start, start + T, device=x.device)
             self.check(start + T)
-        elif (
-            self.position is not None and positions.device.type == "cpu" and not torch.compiler.is_compiling()
-        ):  # a GPU would have to wait for the answer
-            self.check(int(positions.max()) + 1)
+        else:
+            check_positions(positions, B, T)
+            known = positions.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to wait
+            if self.position is not None and known:
+                self.check(int(positions.max()) + 1)
         x = self.place(x, positions)
         rotation = None
         if self.config.positions == "rope":

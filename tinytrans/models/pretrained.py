@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tinytrans.config import Config as AnyConfig
-from tinytrans.files import to_disk
+from tinytrans.device import pick
+from tinytrans.files import sweep, to_disk
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # in which a model can compute
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 
 
@@ -70,11 +72,26 @@ class Pretrained(nn.Module):
     @classmethod
     def from_weights(cls, config: AnyConfig, weights: dict[str, Tensor]) -> Self:
         """The model of this config with these weights, in eval mode; raises as `fill` does."""
-        with torch.device("meta"):  # no memory and no chance spent on weights that are about to be replaced
-            model = cls(config)
+        check_depth(config, len(weights))
+        try:
+            with torch.device("meta"):  # no memory and no chance spent on weights that are about to be replaced
+                model = cls(config)
+        except RuntimeError as error:
+            raise ValueError(f"no model can be as large as this config: {error}") from error
         fill(model, weights)
         model.tie()
         return model.eval()
+
+
+def check_depth(config: AnyConfig, tensors: int) -> None:
+    """Raise ValueError for a config of more layers than it has tensors: a stranger's must not keep us building."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name.endswith("_layers") and value is not None and value > tensors:
+            raise ValueError(f"{field.name} {value} is more than the {tensors} weights that there are")
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, AnyConfig):
+                check_depth(part, tensors)
 
 
 def check_readable(model: Pretrained, config: AnyConfig) -> None:
@@ -104,6 +121,7 @@ def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], to
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, ".saving-")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as aside:
         if tokenizer is not None:
             tokenizer.save(Path(aside, TOKENIZER))
@@ -136,7 +154,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The values in a config.json; raises ValueError where it is not one JSON object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not even text
+    except (ValueError, RecursionError) as error:  # not JSON, not even text, or brackets without end
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} holds a {type(values).__name__}, not a config")
@@ -144,9 +162,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors in a safetensors file by name; raises ValueError where the file is damaged or cut short."""
+    """The tensors in a safetensors file by name; raises ValueError where it is damaged, and as `device.pick` does."""
+    place = pick(device)
     try:
-        return load_file(path, device=str(device))
+        return load_file(path, device=str(place))
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
 
@@ -154,7 +173,7 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
 def fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Put the weights into a model, which may have been built on the meta device; shared ones need only stand once.
 
-    Raises ValueError, naming the tensors, where names or shapes are not the model's own.
+    Raises ValueError, naming the tensors, where names or shapes are not the model's own, and for whole numbers.
     """
     shapes = {name: tuple(weight.shape) for name, weight in own_weights(model).items()}
     if missing := sorted(shapes.keys() - weights.keys()):
@@ -164,6 +183,8 @@ def fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
     for name, shape in shapes.items():
         if tuple(weights[name].shape) != shape:
             raise ValueError(f"{name} has shape {tuple(weights[name].shape)}, but the config asks for {shape}")
+        if weights[name].dtype not in DTYPES:
+            raise ValueError(f"{name} is of dtype {weights[name].dtype}, not one of {', '.join(map(str, DTYPES))}")
     model.load_state_dict(weights, strict=False, assign=True)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinytrans.config import ReaderConfig
 from tinytrans.models.pretrained import Pretrained, tied_as
-from tinytrans.models.stack import Stack, build_norm, check_ids
+from tinytrans.models.stack import Stack, build_norm, check_ids, check_positions
 from tinytrans.nn.attention import KeysValues
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.positions import Rotation, rotation_at, sinusoidal
@@ -128,6 +128,7 @@ class Reader(Pretrained):
         """
         c = self.config
         check_ids(ids, c.vocab_size)
+        check_positions(positions, *ids.shape)
         x = self.embedding(ids)
         x = place(self.widen(x * math.sqrt(c.embedding_width) if c.scale_embedding else x), positions)
         rotation = None

@@ -140,7 +140,7 @@ class Seq2Seq(Pretrained):
         self.decoder = Decoder(config)
 
     def forward(self, source: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
-        """Source (B, S) and target (B, T) -> logits (B, T, V); those at t foretell target t + 1.
+        """Source (B, S) and target (B, T) -> logits (B, T, V); those at t predict target t + 1.
 
         Of each source lengths (B,) places are real, all S unless given. Raises ValueError for ids or lengths that do
         not fit.
@@ -229,10 +229,10 @@ def told(
     cell: Sequence[Tensor],
     head: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What a decoder with attention foretells while it is told the truth: logits (B, T, V), weights (B, T, S).
+    """What a decoder with attention predicts while it is told the truth: logits (B, T, V), weights (B, T, S).
 
     Step t reads target t - 1 (step 0 reads `start`), as a row of the embeddings `words` (V, E), makes one
-    `attentive_step` and foretells target t: logits_t = W_o [s_t, c_t], with head (V, D + M).
+    `attentive_step` and predicts target t: logits_t = W_o [s_t, c_t], with head (V, D + M).
     targets (B, T), the first state s (B, D), memory (B, S, M), mask (B, S); look and cell as in `attentive_step`.
     """
     logits, weights = [], []

@@ -42,6 +42,11 @@ class Stack(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """x (B, T, D) -> (B, T, D), with memory (B, S, D), or its keys and values for each block (`remember`)."""
+        B, T, _ = x.shape
+        check_mask(mask, B, T, T if cache is None else cache.length + T)
+        if memory is not None:
+            rows = memory if isinstance(memory, Tensor) else memory[0][0]  # (B, S, D), or keys (B, G, S, K)
+            check_mask(memory_mask, B, T, rows.shape[-2], "mask of the memory")
         for i, block in enumerate(self.blocks):
             own = memory if memory is None or isinstance(memory, Tensor) else memory[i]
             layer = None if cache is None else cache[i]
@@ -104,6 +109,8 @@ def init_weights(model: nn.Module, std: float = STD) -> None:
 
 def check_ids(ids: Tensor, size: int, what: str = "vocabulary") -> None:
     """Raise ValueError, naming what was given and what is allowed, for ids that no embedding of this size can read."""
+    if not isinstance(ids, Tensor):
+        raise ValueError(f"ids are a {type(ids).__name__}, not a tensor: torch.tensor([[1, 2, 3]])")
     if ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"ids are of dtype {ids.dtype}, not of torch.int64")
     if ids.dim() != 2 or ids.numel() == 0:
@@ -112,3 +119,22 @@ def check_ids(ids: Tensor, size: int, what: str = "vocabulary") -> None:
         low, high = torch.aminmax(ids)
         if low < 0 or high >= size:
             raise ValueError(f"id {low if low < 0 else high} is outside the {what} of {size}")
+
+
+def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") -> None:
+    """Raise ValueError, naming both, for a mask that is not bool or does not fit T queries and S keys of B rows."""
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"the {what} is of dtype {mask.dtype}, not of torch.bool: True = may look")
+    if mask.dim() == 4:  # (B, H, T, S): one for each head
+        return
+    wanted = (B, T, S)[-mask.dim() :]
+    if mask.dim() not in (2, 3) or any(given not in (1, size) for given, size in zip(mask.shape, wanted, strict=True)):
+        raise ValueError(f"the {what} has shape {tuple(mask.shape)}, not ({T}, {S}), ({B}, {T}, {S}) or ({B}, 1, {S})")
+
+
+def check_positions(positions: Tensor, B: int, T: int) -> None:
+    """Raise ValueError, naming both shapes, unless the positions are those of T tokens, for all rows or for each."""
+    if tuple(positions.shape) not in ((T,), (1, T), (B, T)):
+        raise ValueError(f"positions have shape {tuple(positions.shape)}, not ({T},) or ({B}, {T})")

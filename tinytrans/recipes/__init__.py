@@ -24,12 +24,16 @@ RECIPES = {  # name, which is also the function -> module
     "ppo": "rewarded",
     "dates": "dates",
     "numbers": "numbers",
+    "mlm": "mlm",
+    "bert": "bert",
     "vit": "vit",
     "captions": "captions",
     "words": "words",
 }
 
-__all__ = ["RECIPES", "Report", "Run", "recipe"]
+KEPT = ("tales", "stories", "mlm")  # whose models may come with the library: those that other recipes start from
+
+__all__ = ["KEPT", "RECIPES", "Report", "Run", "recipe"]
 
 
 def recipe(name: str) -> Callable[[Run], Report]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tinytrans import checkpoints
 from tinytrans.device import pick
-from tinytrans.models.gpt import GPT
-from tinytrans.recipes import RECIPES, recipe
+from tinytrans.models import load_model
+from tinytrans.recipes import KEPT, RECIPES, recipe
 from tinytrans.recipes.report import Run, as_json, as_table, measured
 from tinytrans.tokenizers import load_tokenizer
 
@@ -23,25 +23,32 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="the same code in a few steps; the figures mean nothing")
     made.add_argument("--seed", type=int, default=0, help="the chance of weights, data order and sampling (default: 0)")
     made.add_argument("--out", type=Path, metavar="FOLDER", help="where models are kept (default: this user's cache)")
-    made.add_argument("--keep", action="store_true", help="put the model among those that come with the library")
+    made.add_argument(
+        "--keep",
+        action="store_true",
+        help=f"put the model among those that come with the library, if all aims are reached ({', '.join(KEPT)})",
+    )
     made.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one recipe -> 0, or 1 where an aim was missed; a quick run has none."""
-    args = parser().parse_args(argv)
+    options = parser()
+    args = options.parse_args(argv)
+    if args.keep and (args.quick or args.name not in KEPT):
+        options.error(f"--keep is for a full run of {' or '.join(KEPT)}, not {args.name}{' --quick' * args.quick}")
     run = Run(seed=args.seed, quick=args.quick, device=pick(args.device), out=args.out, progress=not args.json)
     try:
         report = measured(recipe(args.name), run)
     except KeyboardInterrupt:
         return 130
-    if args.keep:
-        folder = run.folder(args.name)
-        model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
-        checkpoints.keep(args.name, model, tokenizer, as_json(args.name, run, report))
     print(as_json(args.name, run, report) if args.json else as_table(args.name, run, report))
-    return 0 if run.quick or all(report.aims.values()) else 1
+    reached = all(report.aims.values())
+    if args.keep and reached:
+        folder = run.folder(args.name)
+        checkpoints.keep(args.name, load_model(folder), load_tokenizer(folder), as_json(args.name, run, report))
+    return 0 if run.quick or reached else 1
 
 
 if __name__ == "__main__":

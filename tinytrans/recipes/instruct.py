@@ -56,37 +56,40 @@ def lora(run: Run) -> Report:
 
 
 def bitfit(run: Run) -> Report:
-    """The same tuning of the biases alone, which the base model has not: it gets them, all zero, first."""
+    """The same tuning of the biases alone, which the base model has not: it gets them, all zero, first.
+
+    One weight in 175 has the furthest to go, and gets twice the steps; they are cheaper, as no matrix has a gradient.
+    """
     base, tokenizer = load_base(run, BASE)
     model = with_biases(base)
     biases_alone(model)
-    return against_full(run, "BitFit", model, tokenizer, lr=BITFIT)
+    return against_full(run, "BitFit", model, tokenizer, lr=BITFIT, times=2)
 
 
 BASE = "stories"
-FULL, LORA, BITFIT = 1e-3, 5e-3, 2e-2  # the fewer weights, the further each has to go
+FULL, LORA, BITFIT = 1e-3, 5e-3, 3e-2  # the fewer weights, the further each has to go
 
 
-def against_full(run: Run, name: str, model: GPT, tokenizer: Tokenizer, *, lr: float) -> Report:
+def against_full(run: Run, name: str, model: GPT, tokenizer: Tokenizer, *, lr: float, times: int = 1) -> Report:
     """A model of which few weights train, beside the base it came from and the one of which all trained."""
     full = load_instructed(run)[0]
     rows = {"base": measure(load_base(run, BASE)[0], tokenizer, run), "SFT": measure(full, tokenizer, run)}
-    rows[name], history = tune_and_measure(model, tokenizer, run, lr=lr)
+    rows[name], history = tune_and_measure(model, tokenizer, run, lr=lr, times=times)
     rows["SFT"]["trained"] = full.n_params
     aims = {f"{name} keeps up with SFT, all within 0.05": rows[name]["all"] >= rows["SFT"]["all"] - 0.05}
     return Report(rows=rows, aims=aims, records=history.records)
 
 
-def tune_and_measure(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float) -> tuple[Row, History]:
+def tune_and_measure(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float, times: int = 1) -> tuple[Row, History]:
     """The model after tuning: obedience, how many numbers were trained, how long it took."""
-    history = tune(model, tokenizer, run, lr=lr)
+    history = tune(model, tokenizer, run, lr=lr, times=times)
     cost = {"trained": trainable_parameters(model)[0], "seconds": history.seconds}
     return measure(model, tokenizer, run) | cost, history
 
 
-def tune(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float) -> History:
-    """Supervised instruction tuning of whatever trains in the model, in place."""
-    steps = run.pick(300, 3)
+def tune(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float, times: int = 1) -> History:
+    """Supervised instruction tuning of whatever trains in the model, in place, for `times` as many steps."""
+    steps = times * run.pick(300, 3)
     return fit(
         model,
         dialogues(tokenizer, run),
@@ -99,9 +102,14 @@ def tune(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float) -> History:
     )
 
 
-def dialogues(tokenizer: Tokenizer, run: Run, batch: int = 12) -> Callable[[int], Batch]:
-    """A step's number -> inputs, targets (B, T): instructions and tales, of which only the tales are learned."""
-    tales = Tales(run.pick(4000, 48), seed=run.seed + 3)
+def dialogues(
+    tokenizer: Tokenizer, run: Run, batch: int = 12, *, asked: Callable[[str], bool] = bool
+) -> Callable[[int], Batch]:
+    """A step's number -> inputs, targets (B, T): instructions and tales, of which only the tales are learned.
+
+    `asked` says of an instruction whether it is among them.
+    """
+    tales = [tale for tale in Tales(run.pick(4000, 48), seed=run.seed + 3) if asked(tale.instruction)]
     rows = [encode_answer(tokenizer, tale.instruction, tale.text) for tale in tales]
     order = PaddedBatches([ids for ids, _ in rows], batch, seed=run.seed)
 

@@ -38,19 +38,19 @@ def dpo(run: Run) -> Report:
     model, tokenizer = load_instructed(run)
     reference, hasty = load_instructed(run)[0], load_instructed(run)[0]
     loss = partial(dpo_step, reference=reference, beta=0.1)
-    own = gather(model, tokenizer, prompts(run, run.pick(320, 16)), run)
+    steps, own = run.pick(120, 2), gather(model, tokenizer, prompts(run, run.pick(320, 16)), run)
     pairs = own + retell(run, len(own))
-    history = lean(model, pairs, tokenizer, loss, run, lr=1e-4)
-    lean(hasty, own, tokenizer, loss, run, lr=1e-4)
+    history = lean(model, pairs, tokenizer, loss, run, lr=1e-4, steps=steps)
+    lean(hasty, own, tokenizer, loss, run, lr=1e-4, steps=steps)
     return compared(run, {"DPO": model, "control: own pairs": hasty}, tokenizer, history, pairs=len(pairs))
 
 
 def orpo(run: Run) -> Report:
     """The base model learns from pairs of its own answers, to answer and to please at once."""
     model, tokenizer = load_base(run, BASE)
-    own = gather(model, tokenizer, prompts(run, run.pick(320, 16)), run)
-    pairs = own + retell(run, 4 * len(own))
-    history = lean(model, pairs, tokenizer, partial(orpo_step, lam=1.0), run, lr=5e-4)
+    own = gather(model, tokenizer, prompts(run, run.pick(160, 16)), run)
+    pairs = own + retell(run, run.pick(2400, 16))
+    history = lean(model, pairs, tokenizer, partial(orpo_step, lam=1.0), run, lr=1e-3, steps=run.pick(280, 2))
     return compared(run, {"ORPO": model}, tokenizer, history, pairs=len(pairs))
 
 
@@ -71,9 +71,11 @@ def orpo_step(model: nn.Module, batch: Batch, *, lam: float) -> Tensor:
     return orpo_loss(nll, chosen, rejected, lam=lam)
 
 
-def lean(model: GPT, pairs: list[Preference], tokenizer: Tokenizer, loss: Loss, run: Run, *, lr: float) -> History:
+def lean(
+    model: GPT, pairs: list[Preference], tokenizer: Tokenizer, loss: Loss, run: Run, *, lr: float, steps: int
+) -> History:
     """Train on the pairs; on the way a record says how the model does on prompts it never saw."""
-    steps, before = run.pick(120, 2), load_instructed(run)[0]
+    before = load_instructed(run)[0]
     return fit(
         model,
         PreferenceBatches(pairs, tokenizer, min(BATCH, len(pairs)), seed=run.seed),
@@ -82,7 +84,7 @@ def lean(model: GPT, pairs: list[Preference], tokenizer: Tokenizer, loss: Loss, 
         optimizer=adamw(model, lr, weight_decay=0.0),
         schedule=partial(warmup_cosine, warmup=10, total=steps),
         evaluate=lambda _: watched(model, before, tokenizer, run),
-        every=run.pick(30, 2),
+        every=max(1, steps // 4),
         progress=run.progress,
     )
 

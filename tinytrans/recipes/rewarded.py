@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes.answers import LONGEST, prompt_ids, sample_answers, texts
-from tinytrans.recipes.instruct import load_instructed
+from tinytrans.recipes.instruct import Batch as Told
+from tinytrans.recipes.instruct import dialogues, load_instructed
 from tinytrans.recipes.pairs import compared
 from tinytrans.recipes.report import Report, Run
 from tinytrans.recipes.reward import judged, load_judge
-from tinytrans.recipes.taste import Opinion, prompts, rule, watched
+from tinytrans.recipes.taste import Opinion, is_open, prompts, rule, watched
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training.grpo import group_advantages, grpo_loss
 from tinytrans.training.journal import History
@@ -28,12 +29,13 @@ from tinytrans.training.logprobs import token_logprobs
 from tinytrans.training.loop import Loss, evaluating, fit
 from tinytrans.training.optim import adamw, warmup_cosine
 from tinytrans.training.ppo import clipped_policy_loss, clipped_value_loss, gae, token_rewards, whiten
-from tinytrans.training.pretrain import IGNORED
+from tinytrans.training.pretrain import IGNORED, language_model_loss
 from tinytrans.training.reward import RewardHead
 from tinytrans.training.sft import answer_batch, answer_targets
 
 GROUP = 8  # answers to one prompt, in GRPO
 EPOCHS = 2  # steps on the same answers, in PPO
+REMINDED = 0.5  # how much PPO's tales from instruction tuning weigh
 
 
 class Said(NamedTuple):
@@ -58,12 +60,16 @@ class Said(NamedTuple):
 
 
 class Taught(NamedTuple):
-    """Answers and how much better than expected each was, or each of their tokens; for PPO with the critic's part."""
+    """Answers and how much better than expected each was, or each of their tokens; for PPO with the critic's part.
+
+    `told` are instructions and tales beside them, as in instruction tuning: inputs and targets (B, T).
+    """
 
     said: Said
     advantages: Tensor  # (N,) or (N, T)
     values: Tensor | None = None
     returns: Tensor | None = None
+    told: Told | None = None
 
 
 class ActorCritic(nn.Module):
@@ -100,19 +106,24 @@ def grpo_step(model: nn.Module, batch: Taught, *, beta: float) -> Tensor:
 
 
 def ppo(run: Run) -> Report:
-    """The SFT model is rewarded by the reward model, which never saw the rule: RLHF as it was first done."""
+    """The SFT model is rewarded by the reward model, which never saw the rule: RLHF as it was first done.
+
+    Beside its own answers it reads on in the tales of instruction tuning that tell the asked-for end: what the reward
+    model cannot judge would else be forgotten. Source: PPO-ptx in Ouyang et al. 2022, arXiv 2203.02155, section 3.5.
+    """
     model, tokenizer = load_instructed(run)
     reference, judge = load_instructed(run)[0], load_judge(run)
     both = ActorCritic(model, deepcopy(judge))
     asked = prompts(run, run.pick(1600, 16))
+    reminders = dialogues(tokenizer, run, 6, asked=lambda instruction: not is_open(instruction))
     latest: list[Taught] = []
 
     def teach(step: int) -> Taught:
         if step % EPOCHS == 0:
-            n = run.pick(40, 4)
+            n = run.pick(32, 4)
             chosen = [asked[(step // EPOCHS * n + i) % len(asked)] for i in range(n)]
             latest[:] = [foresee(both, judge, say(model, reference, tokenizer, chosen, run, step))]
-        return latest[0]
+        return latest[0]._replace(told=reminders(step))
 
     opinion = partial(judged, judge, tokenizer=tokenizer, run=run)
     history = learn(both, model, teach, ppo_step, tokenizer, run, steps=run.pick(40, 2), lr=3e-4, opinion=opinion)
@@ -131,14 +142,18 @@ def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0
 
 
 def ppo_step(model: nn.Module, batch: Taught) -> Tensor:
-    """What `fit` differentiates in PPO: the actor's loss and the critic's."""
+    """What `fit` differentiates in PPO: the actor's loss, the critic's, and the surprise at tales told beside."""
     assert isinstance(model, ActorCritic)
     assert batch.values is not None
     assert batch.returns is not None
     said = batch.said
     now = token_logprobs(model.actor(said.ids), said.targets)
     policy = clipped_policy_loss(now, said.logprobs, batch.advantages, said.mask)
-    return policy + 0.5 * clipped_value_loss(model.critic.values(said.ids), batch.values, batch.returns, said.mask)
+    value = clipped_value_loss(model.critic.values(said.ids), batch.values, batch.returns, said.mask)
+    if batch.told is None:
+        return policy + 0.5 * value
+    total, count = language_model_loss(model.actor, batch.told)
+    return policy + 0.5 * value + REMINDED * total / count
 
 
 def say(model: GPT, reference: GPT, tokenizer: Tokenizer, instructions: Sequence[str], run: Run, step: int) -> Said:

@@ -161,13 +161,14 @@ def stream(
             if cache is not None:
                 cache.reset()  # what stays moves to new positions
         hidden = None if pads is None else (pads - start).clamp(min=0)
-        if unroll is not None and cache is not None and start + cache.length + 1 == ids.shape[1]:
-            read, unroll = unroll(cache), None  # once the prompt is read
-        if read is not None and cache is not None and start + cache.length + 1 == ids.shape[1]:
+        one_left = cache is not None and 0 < cache.length == ids.shape[1] - start - 1  # once the prompt is read
+        if unroll is not None and one_left:
+            read, unroll = unroll(cache), None
+        if read is not None and one_left:
             logits = read(ids[:, -1:])
         else:
             with evaluating(modules):
-                logits = next_logits(model, ids[:, start:], cache, hidden)
+                logits = next_logits(model, ids[:, start:], cache, hidden)  # which also checks the prompt's ids
         if repetition_penalty != 1:
             seen = None if pads is None else not_padding(ids.shape[1], pads)
             logits = filters.repetition_penalty(logits, ids, repetition_penalty, seen)
@@ -217,6 +218,8 @@ def generate(
 
 def check_prompts(ids: Tensor, max_new_tokens: int, pads: Tensor | None) -> None:
     """Raise ValueError, naming both values, for prompts that no model can go on from."""
+    if not isinstance(ids, Tensor):
+        raise ValueError(f"prompts are a {type(ids).__name__}, not a tensor: torch.tensor([tokenizer.encode(text)])")
     if ids.dim() != 2 or ids.numel() == 0:
         raise ValueError(f"prompts have shape {tuple(ids.shape)}, not (B, T) with at least one token each")
     if max_new_tokens < 0:

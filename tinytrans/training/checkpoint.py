@@ -56,7 +56,12 @@ def load(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is of the format {header.get('format')!r}, not {FORMAT!r}")
-    state: dict[str, Any] = _decode(json.loads(header["tree"]), tensors)
+    try:
+        state = _decode(json.loads(header["tree"]), tensors)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a damaged tree: {type(error).__name__} {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a dict")
     return state
 
 
@@ -89,10 +94,14 @@ def _encode(tree: Any, path: str, tensors: dict[str, Tensor], names: dict[tuple[
     if isinstance(tree, Tensor):
         same = (tree.data_ptr(), tree.shape, tree.stride(), tree.dtype, tree.device)
         if same not in names:
+            while path in tensors:  # "a/b" and the b in a: names are for readers, the tree knows which is which
+                path += "'"
             names[same] = path
             tensors[path] = _own(tree)
         return {"tensor": names[same]}
     if isinstance(tree, dict):
+        if wrong := [key for key in tree if not (key is None or isinstance(key, (bool, int, float, str)))]:
+            raise TypeError(f"a checkpoint's keys are numbers or text; {wrong[0]!r} is a {type(wrong[0]).__name__}")
         return {
             "dict": [[key, _encode(value, f"{path}/{key}".strip("/"), tensors, names)] for key, value in tree.items()]
         }
@@ -114,6 +123,8 @@ def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[content]
     if kind == "dict":
         return {key: _decode(value, tensors) for key, value in content}
+    if kind not in ("list", "tuple"):
+        raise ValueError(f"there is no {kind!r} in a tree")
     values = [_decode(value, tensors) for value in content]
     return values if kind == "list" else tuple(values)
 

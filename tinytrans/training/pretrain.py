@@ -83,7 +83,7 @@ def language_model_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]
 
 
 def perplexity(loss: float) -> float:
-    """Among how many equally likely tokens the model is torn: a mean loss in nats -> exp(loss), at best 1, untrained V.
+    """How many equally likely tokens the model wavers between: a mean loss in nats -> exp(loss), 1 at best, V at first.
 
     >>> round(perplexity(math.log(50)), 6)
     50.0

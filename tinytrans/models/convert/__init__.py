@@ -53,7 +53,8 @@ def from_transformers(model: Any) -> Pretrained:
 def to_transformers(model: Pretrained, **values: Any) -> Any:
     """Our model -> theirs with a copy of its weights, in eval mode; further values go into its config (`eos_token_id`).
 
-    Raises ValueError for what none of their models could do the same way, ImportError without `transformers`.
+    Raises ValueError for what none of their models could do the same way, adapters included, ImportError without
+    `transformers`.
     """
     import transformers
 
@@ -67,6 +68,8 @@ def to_transformers(model: Pretrained, **values: Any) -> Any:
         written |= place.put(weights[own], shapes)
     if wrong := sorted(written.keys() ^ (shapes.keys() - (set(family.fixed) - written.keys()))):
         raise ValueError(f"{name} has other weights than expected: {', '.join(wrong)}")
+    if wrong := [name for name, weight in written.items() if tuple(weight.shape) != shapes[name]]:
+        raise ValueError(f"{name} with {values} has other shapes than expected: {', '.join(wrong)}")
     theirs.load_state_dict(written, strict=False)  # what they share, or compute, is in place already
     return theirs.eval()
 
@@ -77,7 +80,7 @@ def counterpart(model: Pretrained) -> tuple[Family, str, dict[str, Any]]:
     for family in FAMILIES:
         if type(model) is family.model:
             try:
-                return (family, *family.specify(model.config))
+                return (family, *family.specify(model.as_is()))
             except ValueError as error:
                 reasons.append(f"{family.classes[-1]}: {error}")
     raise ValueError("transformers has no model like this one" + "".join(f"; {reason}" for reason in reasons))
@@ -85,8 +88,12 @@ def counterpart(model: Pretrained) -> tuple[Family, str, dict[str, Any]]:
 
 def own_places(family: Family, model: Pretrained) -> Places:
     """The places of those weights that the model has; a shared one has only its first."""
-    places = family.places(model.config)
-    return {name: places[name] for name in own_weights(model)}
+    places, names = family.places(model.config), own_weights(model)
+    if foreign := sorted(names.keys() - places.keys()):
+        raise ValueError(
+            f"the model holds {', '.join(foreign)}, for which there is no place there: merge and unwrap it"
+        )
+    return {name: places[name] for name in names}
 
 
 def own_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

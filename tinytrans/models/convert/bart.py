@@ -14,6 +14,7 @@ from tinytrans.models.convert.families import (
     Places,
     activation,
     demand,
+    demand_usual,
     modules,
     place,
     their_activation,
@@ -27,6 +28,7 @@ TABLES = ("source_place.table.weight", "place.table.weight")
 def describe(model: Any) -> EncDecConfig:
     """Their model -> our config; the bias of the logits is ours only if it is not 0."""
     c = model.config
+    demand_usual(c, is_causal=None)
     demand(c, tie_word_embeddings=True)
     demand(c, decoder_attention_heads=c.encoder_attention_heads, decoder_ffn_dim=c.encoder_ffn_dim)
     return EncDecConfig(

@@ -11,6 +11,7 @@ from tinytrans.models.convert.families import (
     Places,
     activation,
     demand,
+    demand_usual,
     layers,
     modules,
     place,
@@ -29,6 +30,7 @@ HEADS: dict[str, Head] = {
 def describe(model: Any) -> BERTConfig:
     """Their model -> our config."""
     c, head = model.config, HEADS[type(model).__name__]
+    demand_usual(c, is_causal=False)
     demand(c, is_decoder=False, add_cross_attention=False)
     if head == "pretraining":
         demand(c, hidden_act="gelu", tie_word_embeddings=True)
@@ -65,7 +67,7 @@ def specify(c: BERTConfig) -> tuple[str, dict[str, Any]]:
         "hidden_dropout_prob": c.dropout,
         "attention_probs_dropout_prob": c.dropout,
         "layer_norm_eps": c.norm_eps,
-        "num_labels": c.n_classes,
+        "num_labels": c.n_classes if c.head == "classifier" else 2,  # for answers: where they start and end
     }
 
 

@@ -15,8 +15,18 @@ from torch import Tensor
 from tinytrans.config import FeedForward
 from tinytrans.models.pretrained import Pretrained
 
-ACTIVATIONS: dict[str, FeedForward] = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"}
-"""their name -> ours."""
+ACTIVATIONS: dict[str, FeedForward] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""their name -> ours; of several names for one function the first is the one that they get back."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,17 @@ def demand(config: Any, **wanted: Any) -> None:
             raise ValueError(f"{name} is {given!r}, and only {value!r} can be carried over")
 
 
+def demand_usual(config: Any, *, is_causal: bool | None) -> None:
+    """Raise ValueError for a model that was told to look ahead, or not to: few configs say `is_causal` at all."""
+    if (given := getattr(config, "is_causal", is_causal)) != is_causal:
+        raise ValueError(f"is_causal is {given!r}: a {config.model_type} of that kind cannot be carried over")
+
+
+def tied(model: Any) -> bool:
+    """Whether their embedding and head are one matrix, whatever their config says of it."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
 def activation(theirs: str) -> FeedForward:
     """Their activation by our name; raises ValueError for one that is unknown here."""
     if theirs not in ACTIVATIONS:
@@ -106,7 +127,7 @@ def activation(theirs: str) -> FeedForward:
 
 def their_activation(ours: str) -> str:
     """Our activation by their name; raises ValueError for one that they do not have."""
-    names: dict[str, str] = {name: their_name for their_name, name in ACTIVATIONS.items()}
+    names: dict[str, str] = {name: their_name for their_name, name in reversed(ACTIVATIONS.items())}
     if ours not in names:
         raise ValueError(f"the activation {ours!r} is not one of {', '.join(names)}")
     return names[ours]

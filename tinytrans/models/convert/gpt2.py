@@ -10,10 +10,12 @@ from tinytrans.models.convert.families import (
     Places,
     activation,
     demand,
+    demand_usual,
     layers,
     modules,
     place,
     their_activation,
+    tied,
 )
 from tinytrans.models.gpt import GPT
 
@@ -21,6 +23,7 @@ from tinytrans.models.gpt import GPT
 def describe(model: Any) -> GPTConfig:
     """Their model -> our config."""
     c = model.config
+    demand_usual(c, is_causal=True)
     demand(c, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
     return GPTConfig(
         vocab_size=c.vocab_size,
@@ -32,7 +35,7 @@ def describe(model: Any) -> GPTConfig:
         positions="learned",
         feedforward=activation(c.activation_function),
         bias=True,
-        tie=c.tie_word_embeddings,
+        tie=tied(model),
         dropout=c.resid_pdrop,
         norm_eps=c.layer_norm_epsilon,
     )

@@ -5,19 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from tinytrans.config import GPTConfig
-from tinytrans.models.convert.families import Family, Places, demand, layers, modules, place
+from tinytrans.models.convert.families import (
+    Family,
+    Places,
+    activation,
+    demand,
+    demand_usual,
+    layers,
+    modules,
+    place,
+    tied,
+)
 from tinytrans.models.gpt import GPT
 
 
 def describe(model: Any) -> GPTConfig:
     """Their model -> our config; Mistral's sliding window is our window."""
     c = model.config
-    demand(c, hidden_act="silu", head_dim=c.hidden_size // c.num_attention_heads)
+    demand_usual(c, is_causal=True)
+    demand(c, head_dim=c.hidden_size // c.num_attention_heads)
+    if activation(c.hidden_act) != "silu":
+        raise ValueError(f"hidden_act is {c.hidden_act!r}, and only 'silu' can be carried over")
+    window = getattr(c, "sliding_window", None)
     if c.model_type == "llama":
         demand(c, attention_bias=False, mlp_bias=False)
+        if window is not None:
+            raise ValueError(f"sliding_window is {window}, but Llama's layers have none, only the cache of theirs does")
     rope = dict(c.rope_parameters)
-    if foreign := rope.keys() - {"rope_type", "rope_theta"} or {rope["rope_type"]} - {"default"}:
-        raise ValueError(f"rope with {', '.join(sorted(foreign))} cannot be carried over, only the plain one")
+    if rope["rope_type"] != "default" or rope.keys() - {"rope_type", "rope_theta"}:
+        raise ValueError(f"rope with {rope} cannot be carried over, only the plain one, of type 'default'")
     return GPTConfig(
         vocab_size=c.vocab_size,
         n_layers=c.num_hidden_layers,
@@ -28,8 +44,8 @@ def describe(model: Any) -> GPTConfig:
         max_len=c.max_position_embeddings,
         norm="rms",
         feedforward="swiglu",
-        window=getattr(c, "sliding_window", None),
-        tie=c.tie_word_embeddings,
+        window=window,
+        tie=tied(model),
         dropout=c.attention_dropout,
         rope_base=rope["rope_theta"],
         norm_eps=c.rms_norm_eps,

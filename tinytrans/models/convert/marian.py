@@ -13,23 +13,28 @@ from tinytrans.models.convert.families import (
     Places,
     activation,
     demand,
+    demand_usual,
     layers,
     modules,
     place,
     their_activation,
 )
 from tinytrans.models.encdec import EncoderDecoder
+from tinytrans.nn.positions import sinusoidal
 
-FIXED = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight", "final_logits_bias")
+TABLES = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
+FIXED = (*TABLES, "final_logits_bias")
 
 
 def describe(model: Any) -> EncDecConfig:
     """Their model -> our config; the bias of the logits is ours only if it is not 0."""
     c = model.config
+    demand_usual(c, is_causal=None)
     demand(c, share_encoder_decoder_embeddings=True, tie_word_embeddings=True, decoder_vocab_size=c.vocab_size)
     demand(c, decoder_attention_heads=c.encoder_attention_heads, decoder_ffn_dim=c.encoder_ffn_dim)
     if c.d_model % 2:
         raise ValueError(f"d_model {c.d_model} is odd, and their sines and cosines are then not halves")
+    check_sines(model)
     return EncDecConfig(
         vocab_size=c.vocab_size,
         n_layers=c.encoder_layers,
@@ -45,10 +50,21 @@ def describe(model: Any) -> EncDecConfig:
     )
 
 
+def check_sines(model: Any) -> None:
+    """Raise ValueError where a table of positions is not the sines that are computed here, as after training it."""
+    for name in TABLES:
+        table = model.get_parameter(name).detach().float()
+        sines = sinusoidal(torch.arange(len(table), device=table.device), table.shape[1])  # in turn; theirs are halves
+        if not torch.allclose(table, torch.cat((sines[:, 0::2], sines[:, 1::2]), dim=1), atol=1e-2):  # of bfloat16
+            raise ValueError(f"{name} holds other numbers than sines and cosines, and only those can be carried over")
+
+
 def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config; token 0 pads and starts unless told."""
     demand(c, positions="sinusoidal", norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
     demand(c, embedding_width=c.d_model, embedding_norm=False, norm_eps=1e-5, tie=True)
+    if c.d_model % 2:
+        raise ValueError(f"d_model {c.d_model} is odd, and their sines and cosines are then not halves")
     return "MarianMTModel", {
         "vocab_size": c.vocab_size,
         "encoder_layers": c.n_layers,

@@ -10,6 +10,7 @@ from tinytrans.models.convert.families import (
     Places,
     activation,
     demand,
+    demand_usual,
     layers,
     modules,
     place,
@@ -21,6 +22,7 @@ from tinytrans.models.vit import ViT as Model
 def describe(model: Any) -> ViTConfig:
     """Their model -> our config."""
     c = model.config
+    demand_usual(c, is_causal=False)
     demand(c, qkv_bias=True)
     return ViTConfig(
         image_size=c.image_size,

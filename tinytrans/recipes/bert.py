@@ -1,0 +1,137 @@
+"""Fine-tuning BERT: labelled paragraphs of documentation -> which library is each of the others from.
+
+The libraries' names are taken out. Naive Bayes is the one to beat: it sees the same labels, and counts words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tinytrans.data.batches import Shuffled
+from tinytrans.data.docs import Paragraph, without_names
+from tinytrans.data.translation import rows_of
+from tinytrans.models.bayes import naive_bayes
+from tinytrans.models.bert import BERT
+from tinytrans.nn.masks import padding
+from tinytrans.recipes.mlm import MAX_LEN, documentation, load_pretrained
+from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.tokenizers import Tokenizer
+from tinytrans.tokenizers.wordpiece import split
+from tinytrans.training.classify import Labelled, accuracy, class_loss
+from tinytrans.training.journal import History
+from tinytrans.training.loop import fit
+from tinytrans.training.optim import muon, warmup_cosine
+
+BATCH, EPOCHS = 64, 1.5
+SMOOTHINGS = (1.0, 0.3, 0.1, 0.03)
+
+Encode = Callable[[Sequence[int]], Labelled]  # numbers of paragraphs -> a batch
+
+
+class Task(NamedTuple):
+    """Which library is it from: paragraphs whose library is told, and others to be asked for."""
+
+    libraries: tuple[str, ...]
+    labelled: list[Paragraph]
+    unseen: list[Paragraph]
+
+    def labels(self, parts: Sequence[Paragraph]) -> Tensor:
+        """The number of each paragraph's library (N,)."""
+        return torch.tensor([self.libraries.index(part.library) for part in parts])
+
+
+def bert(run: Run) -> Report:
+    """A pretrained encoder learns from labels which library a paragraph is from, better than naive Bayes does.
+
+    The controls: naive Bayes on the same labels, and the same fine-tuning from random weights.
+    """
+    pretrained, tokenizer = load_pretrained(run)
+    task = ask(run)
+    torch.manual_seed(run.seed)
+    newborn = BERT(pretrained.config).to(run.device)
+    rows: dict[str, Row] = {}
+    rows["pretrained"], history = tuned(pretrained, tokenizer, task, run)
+    rows["control: random weights"], _ = tuned(newborn, tokenizer, task, run)
+    rows["control: naive Bayes"] = bayes(task)
+    rows["control: the commonest"] = commonest(task)
+    mine = rows["pretrained"]["right"]
+    aims = {
+        "above naive Bayes by 0.02": mine >= rows["control: naive Bayes"]["right"] + 0.02,
+        "above random weights by 0.02": mine >= rows["control: random weights"]["right"] + 0.02,
+    }
+    figures: Row = {"labelled": len(task.labelled), "held out": len(task.unseen)}
+    return Report(rows=rows, figures=figures, aims=aims, records=history.records)
+
+
+def ask(run: Run) -> Task:
+    """The paragraphs of the training split with their labels, and those of the validation split."""
+    told, unseen = (documentation(split, run) for split in ("train", "validation"))
+    return Task(tuple(told.versions), told[:: run.pick(1, 60)], unseen[:: run.pick(1, 5)])
+
+
+def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run) -> tuple[Row, History]:
+    """An encoder with a new head learns from the labelled paragraphs: -> how often it is right on the others."""
+    torch.manual_seed(run.seed)
+    model = encoder.with_head("classifier", n_classes=len(task.libraries), dropout=0.1)
+    learned, asked = (encoder_of(parts, task, tokenizer) for parts in (task.labelled, task.unseen))
+    order = Shuffled([len(part.text) for part in task.labelled], BATCH, seed=run.seed, sort=16)
+    tests = [asked(range(i, min(i + 64, len(task.unseen)))) for i in range(0, len(task.unseen), 64)]
+    steps = run.pick(int(EPOCHS * order.per_epoch), 4)
+    history = fit(
+        model,
+        lambda step: learned(order[step]),
+        class_loss,
+        steps=steps,
+        optimizer=muon(model, 0.007, 2e-3),
+        schedule=partial(warmup_cosine, warmup=max(1, steps // 10), total=steps),
+        evaluate=lambda model: {"right": accuracy(model, tests)},
+        every=max(1, steps // 3),
+        progress=run.progress,
+    )
+    return {"right": history.records[-1]["right"]}, history
+
+
+def encoder_of(parts: Sequence[Paragraph], task: Task, tokenizer: Tokenizer) -> Encode:
+    """A function of numbers: those paragraphs as what BERT reads, [CLS] paragraph [SEP], and their libraries."""
+    cls, sep, pad = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
+    ids = tokenizer.encode_batch([without_names(part.text) for part in parts])
+    rows, labels = [[cls, *row[: MAX_LEN - 2], sep] for row in ids], task.labels(parts)
+
+    def encode(numbers: Sequence[int]) -> Labelled:
+        some = [rows[i] for i in numbers]
+        read = rows_of(some, pad)
+        inputs: dict[str, Any] = {"ids": read, "mask": padding(torch.tensor([*map(len, some)]), read.shape[1])}
+        return inputs, labels[list(numbers)]
+
+    return encode
+
+
+def bayes(task: Task) -> Row:
+    """How often naive Bayes is right with the smoothing that suits the held-out paragraphs best: a favour to it."""
+    told, asked = ([split(without_names(part.text)) for part in parts] for parts in (task.labelled, task.unseen))
+    known = sorted({word for words in told for word in words})
+    learned, seen, labels = counts(told, known), counts(asked, known).to_dense(), task.labels(task.unseen)
+    right = []
+    for smoothing in SMOOTHINGS:
+        layer = naive_bayes(learned, task.labels(task.labelled), len(task.libraries), smoothing=smoothing)
+        right.append(float((layer(seen).argmax(dim=-1) == labels).float().mean()))
+    return {"right": max(right)}
+
+
+def counts(texts: Sequence[Sequence[str]], known: Sequence[str]) -> Tensor:
+    """How often each known word occurs in each text (N, V), sparse: of thousands of words a paragraph has twenty."""
+    column = {word: i for i, word in enumerate(known)}
+    places = [(row, column[word]) for row, words in enumerate(texts) for word in words if word in column]
+    where = torch.tensor(places, dtype=torch.long).view(-1, 2).T
+    shape = (len(texts), len(known))
+    return torch.sparse_coo_tensor(where, torch.ones(len(places)), shape, check_invariants=True).coalesce()
+
+
+def commonest(task: Task) -> Row:
+    """How often who always names the largest library is right."""
+    return {"right": float(task.labels(task.unseen).bincount().max() / len(task.unseen))}
