@@ -17,6 +17,7 @@ from tinytrans.nn.feedforward import (
     SwiGLU,
     feed_forward,
     feed_forward_parameters,
+    gated,
     gated_width,
     gelu,
     gelu_tanh,
@@ -116,6 +117,21 @@ def test_swiglu_module_is_the_function() -> None:
     w_down = module.down.weight.T
     torch.testing.assert_close(module(x), swiglu(x, w_gate, w_up, w_down))
     torch.testing.assert_close(swiglu(x, w_gate, w_up, w_down), (F.silu(x @ w_gate) * (x @ w_up)) @ w_down)
+
+
+def test_a_gate_has_the_gradient_of_its_formula() -> None:
+    """What is written out by hand is what torch makes of silu(gate) * up, also where h is no block of memory."""
+    h = torch.randn(3, 5, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    strided = h[:, ::2, 1:13]
+    gate, up = strided.chunk(2, dim=-1)
+    weights = torch.arange(6.0, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((F.silu(gate) * up * weights).sum(), h)
+    y = gated(strided)
+    torch.testing.assert_close(y, F.silu(gate) * up)
+    torch.testing.assert_close(torch.autograd.grad((y * weights).sum(), h)[0], expected)
+    assert torch.autograd.gradcheck(gated, (h,))
+    with torch.no_grad():
+        torch.testing.assert_close(gated(strided), y)
 
 
 @pytest.mark.parametrize("name", FEEDFORWARDS)

@@ -259,6 +259,17 @@ def test_a_rolling_cache_generates_the_same(window: int) -> None:
     assert torch.equal(with_cache, without)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_generation_waits_for_no_device(temperature: float) -> None:
+    """Without a stop id no step asks the device for a number: without numbers, on "meta", it goes too."""
+    with torch.device("meta"):
+        gpt = model().to("meta")
+        prompt = torch.zeros(2, 3, dtype=torch.int64)
+    out = generate(gpt, prompt, max_new_tokens=40, temperature=temperature, top_k=5, min_p=0.1)
+    assert out.shape == (2, 43)
+    assert out.device.type == "meta"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_generation_on_a_gpu() -> None:

@@ -15,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tinytrans.config import PRESETS, GPTConfig
+from tinytrans.models.gpt import GPT
 from tinytrans.training.checkpoint import CheckpointError, load
 from tinytrans.training.feed import draw, to_device
 from tinytrans.training.journal import History, append_record, read_records
 from tinytrans.training.loop import evaluating, fit, gradient, pooled
 from tinytrans.training.optim import adamw, muon, wsd
+from tinytrans.training.pretrain import language_model_loss
 
 Batch = tuple[Tensor, Tensor]
 quiet_fit = partial(fit, progress=False)
@@ -54,6 +57,49 @@ def run(steps: int, model: nn.Module | None = None, **options: object) -> tuple[
 
 def weights(model: nn.Module) -> list[list[float]]:
     return [weight.flatten().tolist() for weight in model.parameters()]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("preset", ["tales", "nano-shakespeare"])
+def test_no_step_waits_for_the_device(optimizer: str, preset: str) -> None:
+    """Between two looks at the losses nothing asks the device for a number: without numbers, on "meta", it goes too."""
+    config = PRESETS[preset]
+    assert isinstance(config, GPTConfig)
+    with torch.device("meta"):
+        model = GPT(config)
+        ids = torch.zeros(2, 9, dtype=torch.int64)
+    stepper = adamw(model, 0.1) if optimizer == "adamw" else muon(model, 0.1, 0.1)
+    for step in range(3):
+        loss, count = gradient(model, [(ids[:, :-1], ids[:, 1:])] * 2, language_model_loss, check=step == 0)
+        nn.utils.clip_grad_norm_(list(model.parameters()), 1.0)
+        stepper.step()
+    with pytest.raises(RuntimeError, match="meta"):
+        History().read([(loss, count)])  # the look itself
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [False, True])
+def test_fit_on_a_gpu(fused: bool) -> None:
+    """On a GPU `fit` learns in bfloat16 what it learns on a CPU, and only every tenth step waits for it."""
+    losses = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(vocab_size=7, n_layers=2, d_model=32, n_heads=2, qk_norm=True)).to(device)
+        history = quiet_fit(
+            model, batch, language_model_loss, steps=40, optimizer=muon(model, 0.02, 0.01), compile=fused
+        )
+        losses.append(history.losses[-1])
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+    stepper, (ids, targets) = adamw(model, 0.01), (part.cuda() for part in batch(0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            gradient(model, [(ids, targets)], language_model_loss)
+            nn.utils.clip_grad_norm_(list(model.parameters()), 1.0)
+            stepper.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_loop_is_the_plain_loop() -> None:

@@ -159,6 +159,19 @@ def test_orthogonalizing_levels_the_singular_values_and_keeps_the_vectors(shape:
     torch.testing.assert_close(inner, torch.diag_embed(levelled))
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 40), (3, 40, 8)])
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_long_matrices_are_leveled_by_their_gram_matrix(shape: tuple[int, ...], iterations: int) -> None:
+    """The Gram matrix alone, iterated, gives what the iterations on the matrix give."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = x / x.norm(dim=(-2, -1), keepdim=True)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for _ in range(iterations):
+        gram = expected @ expected.mT
+        expected = a * expected + (b * gram + c * gram @ gram) @ expected
+    torch.testing.assert_close(orthogonalize(x, iterations=iterations), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_batched_muon_is_muon_one_matrix_after_the_other() -> None:
     """Batching shapes, lying or standing, and cutting a qkv in three gives what a loop over matrices gives."""
     torch.manual_seed(2)

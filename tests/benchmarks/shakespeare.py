@@ -21,7 +21,7 @@ from tests.benchmarks.training import BATCH, small
 from tinytrans import pretrain
 
 LOSS = 1.898  # of all validation windows, what nanoGPT's README recipe came to
-STEPS = {"ours": 320, "theirs": 2000}
+STEPS = {"ours": 290, "theirs": 2000}
 Draw = Callable[[int], tuple[Tensor, Tensor]]
 
 
@@ -33,10 +33,10 @@ def encode(text: str) -> Tensor:
     return torch.tensor([places[char] for char in text])
 
 
-def batches(ids: Tensor) -> Draw:
+def batches(ids: Tensor, seed: int = 1) -> Draw:
     """Step -> a batch of windows from anywhere, and for each position the next id."""
     T = SMALL.max_len
-    generator = torch.Generator().manual_seed(1337)
+    generator = torch.Generator().manual_seed(1336 + seed)
     offsets = torch.arange(T + 1)
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
@@ -57,11 +57,11 @@ def loss_on_all(model: nn.Module, ids: Tensor) -> float:
     return sum(float(F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum")) for x, y in pairs) / (n * T)
 
 
-def ours(train: Tensor, steps: int) -> nn.Module:
+def ours(train: Tensor, steps: int, seed: int = 1) -> nn.Module:
     """The preset "tales" in this size, by `pretrain`."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = small("tales")
-    pretrain(model, batches(train), steps=steps, lr=0.04, adamw_lr=0.01, progress=False)
+    pretrain(model, batches(train, seed), steps=steps, lr=0.04, adamw_lr=0.01, momentum=0.9, progress=False)
     return model
 
 
