@@ -315,6 +315,7 @@ def test_a_converted_model_is_saved_like_any(tmp_path: Any) -> None:
         ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, "linear"),
         ("LlamaForCausalLM", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("LlamaForCausalLM", {"sliding_window": 3}, "sliding_window is 3"),
+        ("MistralForCausalLM", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types has full_att"),
         *[(name, {"is_causal": False}, "is_causal is False") for name in (*DECODERS, *TRANSLATORS)],
         *[(name, {"is_causal": True}, "is_causal is True") for name in ("BertModel", "ViTForImageClassification")],
         ("BertForPreTraining", {"hidden_act": "relu"}, "hidden_act is 'relu'"),

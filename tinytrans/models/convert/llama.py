@@ -31,6 +31,9 @@ def describe(model: Any) -> GPTConfig:
         demand(c, attention_bias=False, mlp_bias=False)
         if window is not None:
             raise ValueError(f"sliding_window is {window}, but Llama's layers have none, only the cache of theirs does")
+    kind = "full_attention" if window is None else "sliding_attention"
+    if other := set(getattr(c, "layer_types", None) or ()) - {kind}:
+        raise ValueError(f"layer_types has {', '.join(sorted(other))} beside a sliding_window of {window}")
     rope = dict(c.rope_parameters)
     if rope["rope_type"] != "default" or rope.keys() - {"rope_type", "rope_theta"}:
         raise ValueError(f"rope with {rope} cannot be carried over, only the plain one, of type 'default'")
