@@ -36,10 +36,9 @@ class WholeLayer(NamedTuple):
 class WholeCache:
     """A cache as it looks to a step whose shapes never change; who replays the step keeps the count of positions."""
 
-    length = 0
-
     def __init__(self, cache: KVCache, place: Tensor) -> None:
         self.cache, self.place = cache, place
+        self.length = cache.max_len - 1  # whatever is written yet: with the step's own, a mask for the whole room fits
 
     def __getitem__(self, layer: int) -> WholeLayer:
         return WholeLayer(self.cache.keys[layer], self.cache.values[layer], self.place)
