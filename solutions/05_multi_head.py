@@ -661,7 +661,7 @@ reader.look = multi_head_attention
 
 
 # %% [markdown]
-# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.78 instead of 0.67). (A model that is *trained* with the wrong root can make its $W_Q$ larger: after 200 steps we measured a loss of 1.55 against 1.52. That is why this mistake survives in so much published code, until somebody loads weights
+# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.78 instead of 0.67). (A model that is *trained* with the wrong root can make its $W_Q$ larger to compensate: in short trials its loss was hardly higher than that of the sound one. That is why this mistake survives in so much published code, until somebody loads weights
 # from elsewhere.) The others destroy the trained model. But what if one *trains* with them? To see what each layer can do at all, we change one input token at a time and note which outputs move, under a causal mask:
 
 
@@ -685,7 +685,7 @@ heat_maps(
 # %% [markdown]
 # The sound layer fills the triangle: each output depends on all inputs up to its own. With only the split *or* the merge broken there are marks above the diagonal: **the future leaks**, mask or no mask, and training would reward it (lesson 04 showed how that ends). With *both* broken
 # the accidents fit together: no leak, no error. But the layer is half blind: the four heads have become four stretches of the text, and no stretch sees another. Output 7 knows nothing of inputs 0 to 5. Its shapes are right, no
-# future leaks, and it even learns: trained from the start for 200 steps it had a *lower* loss than the sound layer (1.42 against 1.52), for near words are the first that a model of short stories profits from. Such a loss curve does not give it away, only the question *what depends on what?*
+# future leaks, and it even learns: trained from the start for 200 steps it had a *lower* loss than the sound layer in our trial, because near words are what a model of short stories profits from first. A loss curve like this does not give it away; only the question *what depends on what?* does.
 #
 # ## 9. Sharing keys and values (10 minutes)
 #

@@ -558,9 +558,6 @@ STACK = exercise(
             end=lambda x, place: F.layer_norm(x, x.shape[-1:]) if place == "pre" else x,
         ),
     },
-    equivalent={
-        "layer_norm(x) if place == 'pre' else x -> layer_norm(x)": "after post-norm blocks x is normalised already",
-    },
 )
 
 # ---- gradient_norms
