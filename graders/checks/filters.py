@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, refusal, requires
+from graders.exercise import exercise, question, refusal, requires, with_dtype
 from tinytrans.sampling import filters
 
 INF = float("inf")
@@ -91,12 +91,6 @@ def meaningless(value: float) -> Callable[[Draw], tuple[Tensor, float]]:
 
 
 # ---- ways to run an answer, and laws: the sentence that says what is violated
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def first(found: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires
+from graders.exercise import exercise, question, requires, with_dtype
 from tinytrans.training import grpo
 
 # ---- inputs: (B, G), prompts and answers to each, B and G never equal
@@ -38,12 +38,6 @@ def small(draw: Draw) -> tuple[Tensor]:
 
 def double(draw: Draw) -> tuple[Tensor]:
     return (groups(draw)[0].double().T.contiguous().T,)
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def standard(found: Any, rewards: Tensor) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, requires
+from graders.exercise import exercise, requires, with_dtype
 from tinytrans.training import loop
 
 # ---- inputs: seed -> what the learner's function is called with
@@ -42,11 +42,6 @@ def all_empty(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 # ---- ways to run an answer, and laws
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def between(found: Any, means: Tensor, counts: Tensor) -> str | None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires, with_gradients
+from graders.exercise import exercise, question, requires, with_dtype, with_gradients
 from tinytrans.adapters.lora import correction, lora_linear, lora_size, merged_weight
 
 # ---- inputs: alpha is neither r nor 1, and all sizes differ, but where mixed-up matrices shall give a value
@@ -80,12 +80,6 @@ def with_kind(answer: Any, *inputs: Any) -> Any:
     """The value and its type: a count is an int."""
     value = answer(*inputs)
     return value, type(value).__name__
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    """The value and its dtype: what comes in double must go out double."""
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 # ---- lora_linear

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, refusal, requires, with_gradients
+from graders.exercise import exercise, question, refusal, requires, with_dtype, with_gradients
 from tinytrans.training import pretrain as P
 
 IGNORED = -100
@@ -92,11 +92,6 @@ def hopeless(draw: Draw) -> tuple[float]:
 
 
 # ---- ways to run an answer, and laws
-
-
-def with_dtype(answer: Any, *inputs: Any) -> Any:
-    value = answer(*inputs)
-    return value, str(getattr(value, "dtype", None))
 
 
 def next_ones(found: Any, ids: Tensor, lengths: Tensor | None = None) -> str | None:
