@@ -28,6 +28,7 @@ from traitlets import Bool, Unicode
 from traitlets.config import Config, PyFileConfigLoader
 
 from graders import selftest
+from graders.collect import rematch
 from graders.grade import grade
 from graders.gradebook import Entry, at_peace, enter, entry, register, transaction
 from graders.nbgrader_config import configure
@@ -57,6 +58,7 @@ class SubmissionExporter(NotebookExporter):
         self.submission = Submission()
         self.coursedir.ignore = ["*"]  # nbgrader would copy what lies beside the notebook, and follow links doing so
         self.coursedir.get_existing_timestamp = timestamp  # nbgrader's own ends the run at one that is no date
+        rematch(self.converter)
         self._register()
 
     def _release_path(self, assignment: str, notebook: str) -> Path:

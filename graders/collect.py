@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Container
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 UNUSUAL = re.compile(r"[^\w.,@+() -]")  # what an ID is shown with instead: pages and spreadsheets may read more into it
 
@@ -44,3 +46,17 @@ def _in_folder(student: Path, assignment: str) -> Path:
     """ID/NAME/NAME.ipynb, or where a link stands in the way, the link itself: it will be noted and not be followed."""
     lesson = student / assignment
     return lesson if lesson.is_symlink() else lesson / f"{assignment}.ipynb"
+
+
+def rematch(converter: Any) -> None:
+    """Find an nbgrader converter's notebooks anew: it takes a `[` in a student's folder for a pattern, and finds none.
+
+    A folder whose name has more than one line is passed over, and said so: nbgrader would end the class's run there.
+    """
+    course = converter.coursedir
+    for folder in glob.glob(converter._format_source(course.assignment_id, course.student_id)):
+        if "\n" in folder:
+            converter.log.error("passed over, for its name has more than one line: %r", folder)
+            converter.assignments.pop(folder, None)
+        elif found := glob.glob(os.path.join(glob.escape(folder), f"{course.notebook_id}.ipynb")):
+            converter.assignments[folder] = found

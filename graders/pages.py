@@ -21,6 +21,8 @@ from nbgrader.preprocessors import GetGrades
 from nbgrader.utils import is_grade, is_solution, is_task
 from traitlets import Unicode
 
+from graders.collect import rematch
+
 ENTRY = re.compile(r'(<li><a href="#([\w-]+)">)Test cell(</a> \(Score: ([\d.]+) / ([\d.]+)\))')
 SEED = re.compile(r"\[seed (\d+)\]")
 PLACE = re.compile(r"<!--cell (\d+)-->")
@@ -38,6 +40,8 @@ class FeedbackExporter(HTMLExporter):
         self._rendered: dict[str, str] = {}
         self._places: list[str] = []
         super().__init__(**kwargs)
+        if hasattr(self.parent, "assignments"):  # nbgrader's GenerateFeedback
+            rematch(self.parent)
 
     def _create_environment(self) -> Environment:
         environment = super()._create_environment()

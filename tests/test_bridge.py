@@ -49,6 +49,8 @@ def test_nbgrader_autograde(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None
     doubled["cells"] += [cell_of(doubled, name) for name in STUBS]
     cell_of(doubled, "check_double")["metadata"]["nbgrader"]["points"] = 500
     submit(tiny, place("dup")).write_text(json.dumps(doubled))
+    submit(tiny, place("=1+1 [ü] 'x'"))
+    submit(tiny, place("no\nbody"))
     place("eve").parent.mkdir(parents=True)
     place("eve").symlink_to(place("ann"))
     (place("ann").parent / "torch.py").symlink_to("/etc/hostname")
@@ -57,9 +59,13 @@ def test_nbgrader_autograde(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (place("bob").parent / "timestamp.txt").write_text("now")
     nbgrader(tiny, monkeypatch, "autograde", NAME)
     nbgrader(tiny, monkeypatch, "generate_feedback", NAME)
-    assert scores(tiny / "gradebook.db") == {"ann": 8, "bob": 4, "cut": 0, "dup": 8, "eve": 0}
+    assert scores(tiny / "gradebook.db") == {
+        **{"ann": 8, "bob": 4, "cut": 0, "dup": 8, "eve": 0},
+        "=1+1 [ü] 'x'": 8,
+    }
     assert sorted(p.name for p in (tiny / "autograded" / "ann" / NAME).iterdir()) == ["timestamp.txt", f"{NAME}.ipynb"]
     page = {s: (tiny / "feedback" / s / NAME / f"{NAME}.html").read_text() for s in ("ann", "bob", "cut", "dup", "eve")}
+    assert (tiny / "feedback" / "=1+1 [ü] 'x'" / NAME / f"{NAME}.html").exists()
     assert "you multiplied x by itself; doubling adds x to itself" in page["bob"]
     assert "three is a crowd" in page["bob"]
     assert re.search(r">✗ double</a>.*>✓ halve_softmax</a>", page["bob"], re.DOTALL)

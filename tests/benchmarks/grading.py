@@ -28,6 +28,7 @@ from solutions import build, demo
 LESSON = demo.LESSON
 BOMBS = (
     "while True: pass",
+    "import time\ntime.sleep(1e9)",
     "import os\nos._exit(0)",
     "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "kept = []\nwhile True: kept.append(bytearray(1 << 26))",
