@@ -39,6 +39,8 @@ def examine(root: Path) -> Iterator[tuple[bool, str]]:
     releases = sorted(p.parent.name for p in root.glob("course/*/*.ipynb") if p.stem == p.parent.name)
     yield bool(releases), f"{len(releases)} released lessons" if releases else "no released lessons: make course"
     yield from _box(root)
+    if missing() is None:
+        yield True, "a kernel in a sandbox for plain nbgrader can be installed: python -m graders.provisioner"
 
 
 def _alembic() -> tuple[bool, str]:

@@ -13,8 +13,9 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -51,7 +52,7 @@ class Sandboxed(LocalProvisioner):
         if why := missing():
             raise IsolationError(why)
         self.folder = Path(tempfile.mkdtemp(prefix="kernel-"))
-        manager: Any = self.parent
+        manager = cast(KernelManager, self.parent)
         manager.transport, manager.ip = "ipc", str(self.folder / "k")
         manager.connection_file = str(self.folder / "ours.json")
         kwargs = await super().pre_launch(**kwargs)

@@ -37,10 +37,17 @@ class Item:
 
     @cached_property
     def seconds(self) -> float:
-        """What the reference takes for all calls of one draw, measured here and once: an answer's time follows it."""
-        start = time.perf_counter()
-        try_all(self.exercise, Here(self.exercise.reference), (0,))
-        return time.perf_counter() - start
+        """Processor time of this thread that the reference takes for all calls of one draw, measured here and once.
+
+        The least of three: the first call of a kind loads what the later ones use.
+        """
+
+        def taken() -> float:
+            start = time.thread_time()
+            try_all(self.exercise, Here(self.exercise.reference), (0,))
+            return time.thread_time() - start
+
+        return min(taken() for _ in range(3))
 
 
 @dataclass(frozen=True)

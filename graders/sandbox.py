@@ -66,8 +66,9 @@ class Limits:
         return replace(self, call=max(self.call, need), exercise=exercise, cpu=max(self.cpu, math.ceil(exercise)))
 
     def hurried(self, share: float) -> Limits:
-        """The same with less time for cells and calls."""
-        return replace(self, cells=self.cells * share, call=self.call * share, exercise=self.exercise * share)
+        """The same with less time for cells and calls, but no less than what others need on a busy machine."""
+        cells, call = max(self.cells * share, min(self.cells, 2.0)), max(self.call * share, min(self.call, 1.0))
+        return replace(self, cells=cells, call=call, exercise=max(self.exercise * share, cells + call))
 
     def resources(self, level: str) -> dict[str, int]:
         """The kernel's limits for a child. Without a user namespace, NPROC counts all of the user's processes."""

@@ -192,6 +192,8 @@ BROKEN = {
     "nested": b'{"cells":' + b"[" * 200_000,
     "nested whole": b"[" * 50_000 + b"]" * 50_000,
     "many cells": b'{"cells": [' + b"{}," * 6000 + b"{}]}",
+    "an archive": b"PK\x03\x04" + b"\0" * 100,
+    "compressed": b"\x1f\x8b\x08" + b"\0" * 100,
     "large": b" " * (MAX_FILE + 1),
     "version 3": b'{"worksheets": [{"cells": []}], "nbformat": 3}',
 }

@@ -334,3 +334,4 @@ def test_times_follow_the_reference() -> None:
     assert quick == LIMITS
     assert (slow.call, slow.exercise, slow.cpu) == (2 * SLOWER, 4 * SLOWER, 4 * SLOWER)
     assert slow.hurried(0.5).exercise == 2 * SLOWER
+    assert (LIMITS.hurried(0.001).cells, LIMITS.hurried(0.001).call) == (2.0, 1.0)

@@ -177,6 +177,15 @@ ATTACKS = {
     "an error that says itself without end": wins("class E(Exception):\n    def __str__(self):\n        while True: pass\ndef halve_softmax(x):\n    raise E()", "does not end"),
     "a failure of the grader's own kind": wins("from graders.subject import Failure\ndef halve_softmax(x):\n    raise Failure(['x'], {'a': 1})"),
     "an error with a hundred thousand causes": wins("def halve_softmax(x):\n    e = None\n    for i in range(100_000):\n        n = ValueError(i); n.__cause__ = e; e = n\n    raise e"),
+    "modules left for later": Attack(
+        {
+            OWN: "import os\nfor place in ('.', '/tmp', '/home/learner', '/dev/shm', '/player/graders', '/packages/0'):\n    for name in ('torch', 'math', 'json', 'sitecustomize', 'usercustomize', 'struct'):\n"
+            "        try: open(f'{place}/{name}.py', 'w').write('raise SystemExit')\n        except OSError: pass\n" + HALF,
+            "total": "import importlib, sys\nfor name in ('struct', 'json'): sys.modules.pop(name, None)\nimport json, struct\n" + RIGHT["total"],
+        }
+    ),
+    "brackets without end": wins("def halve_softmax(x):\n    return " + "(" * 40_000 + "x" + ")" * 40_000),
+    "a clock that stands still": wins("import time\ntime.time = time.monotonic = time.perf_counter = lambda: 0\ndef halve_softmax(x):\n    while True: pass", "does not end"),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
 }  # fmt: skip
 
