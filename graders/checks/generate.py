@@ -212,11 +212,11 @@ GREEDY = exercise(
     wrong={
         "the first position": (
             appended(lambda ids, logits: logits[:, 0].argmax(-1)),
-            "You ask the first position. What comes next is what the *last* one foretells.",
+            "You ask the first position. What comes next is what the *last* one predicts.",
         ),
         "the last but one": (
             appended(lambda ids, logits: logits[:, max(logits.shape[1] - 2, 0)].argmax(-1)),
-            "You ask the last position but one: it foretells the token that is already there. The logits at t are for "
+            "You ask the last position but one: it predicts the token that is already there. The logits at t are for "
             "token t + 1.",
         ),
         "the likeliest of all positions": (
@@ -245,7 +245,7 @@ GREEDY = exercise(
         ),
         "all positions appended": (
             lambda ids, logits, stop=None: torch.cat((ids, logits.argmax(-1)), dim=1),
-            "You append what every position foretells. What follows the earlier ones is known; only the last one is "
+            "You append what every position predicts. What follows the earlier ones is known; only the last one is "
             "asked.",
         ),
         "only the predictions": (

@@ -319,7 +319,7 @@ def telling(
     ),
     carry: Callable[[Tensor, Tensor], Tensor] = lambda s, _first: s,
     step: Callable[..., tuple[Tensor, Tensor, Tensor]] = attentive_step,
-    foretells: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda s, c, head: torch.cat((s, c), dim=-1) @ head.T,
+    predicts: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda s, c, head: torch.cat((s, c), dim=-1) @ head.T,
     steps: Callable[[int], range] = range,
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """A told decoder out of parts: what step t reads, what is carried on, the step, the logits, how many steps."""
@@ -331,7 +331,7 @@ def telling(
         first, logits, shares = s, [], []
         for t in steps(targets.shape[1]):
             s, context, share = step(words[reads(targets, start, t)], carry(s, first), memory, mask, look, cell)
-            logits.append(foretells(s, context, head))
+            logits.append(predicts(s, context, head))
             shares.append(share)
         return torch.stack(logits, dim=1), torch.stack(shares, dim=1)
 
@@ -458,15 +458,15 @@ TOLD = exercise(
             "The logits come from the state *before* the step, which has not read the token yet. Use the new one.",
         ),
         "context before state": (
-            telling(foretells=lambda s, c, head: torch.cat((c, s), dim=-1) @ head.T),
+            telling(predicts=lambda s, c, head: torch.cat((c, s), dim=-1) @ head.T),
             "The head reads the context before the state. Its weights expect the other order: torch.cat((s, context)).",
         ),
         "the state alone": (
-            telling(foretells=lambda s, c, head: torch.cat((s, 0 * c), dim=-1) @ head.T),
+            telling(predicts=lambda s, c, head: torch.cat((s, 0 * c), dim=-1) @ head.T),
             "The head does not read the context. It gets both: what was written so far, and what was just looked up.",
         ),
         "the context alone": (
-            telling(foretells=lambda s, c, head: torch.cat((0 * s, c), dim=-1) @ head.T),
+            telling(predicts=lambda s, c, head: torch.cat((0 * s, c), dim=-1) @ head.T),
             "The head does not read the state. It gets both: what was written so far, and what was just looked up.",
         ),
         "already probabilities": (

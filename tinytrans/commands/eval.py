@@ -1,4 +1,4 @@
-"""Eval: a saved model and texts that it has not learnt -> how much they surprise it."""
+"""Eval: a saved model and held-out texts -> how well it predicts them."""
 
 from __future__ import annotations
 

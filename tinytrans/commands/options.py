@@ -17,12 +17,12 @@ TRAINED = "what `train` left behind, or tales or stories: two small models that 
 EXAMPLES = """examples:
   tinytrans sample --model tales                       a story, at once, by a model that comes with the library
   tinytrans train --out runs/tales                     a story-teller, in about two minutes on two CPU cores
-  tinytrans train --out runs/tales --resume            go on after Ctrl-C or a crash, as if nothing had been
+  tinytrans train --out runs/tales --resume            go on after Ctrl-C or a crash, with the same losses
   tinytrans train --out runs/mine --data notes.txt     your own text
   torchrun --nproc-per-node 2 -m tinytrans train --out runs/two   two processes, or two GPUs, train one model
   tinytrans sample --model runs/tales --prompt "Once"  a story
   tinytrans chat --model runs/tales                    say what to tell, then ask about it
-  tinytrans eval --model runs/tales                    how much texts surprise it that it has not learnt
+  tinytrans eval --model runs/tales                    loss and perplexity on held-out texts
   tinytrans params gpt2                                124,439,808, and where they are
   tinytrans tokenize show --tokenizer runs/tales "A rabbit."
 """
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: less of what was said already")
     add("--seed", type=int, help="the same seed gives the same text")
 
-    about = """Learn a tokenizer from texts, and with it a model that foretells each next token. A bar shows the loss,
+    about = """Learn a tokenizer from texts, and with it a model that predicts each next token. A bar shows the loss,
     in nats a token. In the folder are then model.safetensors, config.json and tokenizer.json for `sample`, `chat`
     and `eval`, a checkpoint for --resume, log.jsonl with the measures over time, and run.json with these settings."""
     add = commands.add_parser(
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     input is a file or a pipe, each line is a turn, and only the answers are printed."""
     commands.add_parser("chat", parents=[voice, place], help="talk with a trained model", description=about)
 
-    about = """How much texts surprise a model that it has not learnt: the mean loss in nats a token, and the
+    about = """How well a model predicts held-out texts: the mean loss in nats a token, and the
     perplexity, among how many equally likely tokens it is torn. Of the data that it was trained with, the texts held
     out count; of any other file, all."""
     add = commands.add_parser("eval", parents=[place], help="measure a trained model", description=about).add_argument

@@ -46,7 +46,7 @@ class EncoderDecoder(Reader):
         source_mask: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Source (B, S) and target (B, T) -> logits (B, T, V); those at t foretell target t + 1 and have seen no later.
+        """Source (B, S) and target (B, T) -> logits (B, T, V); those at t predict target t + 1 and have seen no later.
 
         To learn, hand in the targets shifted right (`shift_right`). Of each source lengths (B,) places are real, all S
         unless given; the source's mask (B, 1, S) hides more of it, from the encoder and from the decoder's reading of

@@ -80,7 +80,7 @@ class GPT(Pretrained):
         positions: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Ids (B, T) -> logits (B, T, V); the logits at t foretell the token at t + 1 and have seen no later one.
+        """Ids (B, T) -> logits (B, T, V); the logits at t predict the token at t + 1 and have seen no later one.
 
         The mask (T, S) or (B, T, S) hides still more (padding, other documents). With a cache the ids are the next T of
         a sequence, S = cache.length + T, and the logits are those of the whole sequence at once. Positions, (T,) or a
