@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,6 @@ from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning import LocalProvisioner
 
-import tinytrans
 from graders.confine import call_filter
 from graders.levels import HERE, NOBODY, Box, IsolationError, bwrap_around, missing
 
@@ -37,7 +37,10 @@ BOOT = (
 
 def kernel_box(folder: Path) -> Box:
     """The command of a kernel that speaks through sockets in `folder`, which it may fill with nothing else."""
-    shown = [(str(path), f"/course/{path.name}") for path in (HERE, Path(tinytrans.__file__).parent)]
+    library = find_spec("tinytrans")  # shown, and not imported here
+    assert library is not None
+    assert library.origin is not None
+    shown = [(str(path), f"/course/{path.name}") for path in (HERE, Path(library.origin).parent)]
     return bwrap_around(
         BOOT, [INSIDE, f"{INSIDE}/{FILE}"], TMPFS, search=["/course"], shown=shown, shared=[(str(folder), INSIDE)],
         program=call_filter(families=FAMILIES),

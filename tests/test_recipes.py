@@ -67,7 +67,7 @@ def test_every_recipe_runs(name: str, run: Run, capsys: pytest.CaptureFixture[st
     assert told["aims"]
     assert told["records"]
     assert told["cost"]["seconds"] > 0
-    assert 50 < told["cost"]["memory_mb"] < 1500
+    assert told["cost"]["memory_mb"] > 50  # the peak of this whole process, whatever ran in it before
 
 
 def test_a_seed_is_a_result(run: Run, base: tuple[GPT, Tokenizer]) -> None:

@@ -281,7 +281,8 @@ def sinusoid_by_hand(positions: Tensor, D: int, base: float = 10000.0) -> Tensor
         angle = t / math.pow(base, (d - d % 2) / D)
         return math.cos(angle) if d % 2 else math.sin(angle)
 
-    return torch.tensor([[number(t, d) for d in range(D)] for t in positions.tolist()])
+    rows = [[number(t, d) for d in range(D)] for t in positions.flatten().tolist()]
+    return torch.tensor(rows).view(*positions.shape, D)
 
 
 def added_by_hand(x: Tensor, start: int = 0) -> Tensor:

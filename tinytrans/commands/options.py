@@ -13,7 +13,7 @@ from tinytrans.data import TEXTS
 
 DEFAULTS = {"data": "tales", "preset": "tales", "steps": 800, "batch": 12, "seed": 0}
 DESCRIPTION = "Train a small transformer on this machine and let it speak."
-TRAINED = "what `train` left behind, or tales or stories: two small models that come with the library"
+TRAINED = "what `train` left behind, or tales, stories or sft: small models that come with the library"
 EXAMPLES = """examples:
   tinytrans sample --model tales                       a story, at once, by a model that comes with the library
   tinytrans train --out runs/tales                     a story-teller, in about two minutes on two CPU cores

@@ -39,6 +39,7 @@ def joined() -> Iterator[int]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")  # tensors on either may travel
     try:
         yield rank()
+        dist.barrier()  # whoever leaves first would close connections that another still reads from
     finally:
         dist.destroy_process_group()
 
