@@ -35,7 +35,7 @@ from tinytrans.training.sft import answer_batch, answer_targets
 
 GROUP = 8  # answers to one prompt, in GRPO
 EPOCHS = 2  # steps on the same answers, in PPO
-REMINDED = 0.5  # how much PPO's tales from instruction tuning weigh
+REMINDED = 0.1  # how much PPO's tales from instruction tuning weigh
 
 
 class Said(NamedTuple):
@@ -126,12 +126,12 @@ def ppo(run: Run) -> Report:
         return latest[0]._replace(told=reminders(step))
 
     opinion = partial(judged, judge, tokenizer=tokenizer, run=run)
-    history = learn(both, model, teach, ppo_step, tokenizer, run, steps=run.pick(40, 2), lr=3e-4, opinion=opinion)
+    history = learn(both, model, teach, ppo_step, tokenizer, run, steps=run.pick(44, 2), lr=6e-4, opinion=opinion)
     return compared(run, {"PPO": model}, tokenizer, history)
 
 
 @torch.no_grad()
-def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0.05) -> Taught:
+def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0.03) -> Taught:
     """The answers' rewards by the reward model, spread over their tokens by what the critic had expected."""
     scores = judge(said.rows, said.lengths)
     rewards = token_rewards(scores, said.logprobs, said.ref_logprobs, said.mask, beta=beta)
