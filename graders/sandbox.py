@@ -332,7 +332,7 @@ class Sandbox:
         return self._watch.peak if self._watch else 0
 
     def clear(self) -> bool:
-        """Kill every process but the server. False where the server is gone or does not answer."""
+        """Kill every process but the server. False where the server is gone, about to be killed, or does not answer."""
         if self._child and self._watch:
             self._watch.sample(listed)
             self._delayed, self._at_fork = self.times().delayed, self._watch.delayed()
@@ -340,7 +340,7 @@ class Sandbox:
             self._child.close()
         with suppress(OSError):
             self.control.sendall(KILL)
-            return self._answers(self.limits.server)
+            return self._answers(self.limits.server) and not (self._watch and self._watch.struck())
         return False
 
     def close(self) -> None:

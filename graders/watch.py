@@ -24,6 +24,7 @@ class Watch:
         self.peak = 0
         self._before = processor([pid])  # what it took to start is not the learner's
         self.why: str | None = None
+        self._look = threading.Lock()  # held from a look at the processes to the end of what follows from it
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -32,6 +33,11 @@ class Watch:
         """Stop watching."""
         self._over.set()
         self._thread.join()
+
+    def struck(self) -> bool:
+        """Whether it has killed, or is about to: a look that is under way is waited for."""
+        with self._look:
+            return self.why is not None
 
     def cpu(self) -> float:
         """Seconds of processor time since the start, of all processes, those that have ended too."""
@@ -52,11 +58,12 @@ class Watch:
 
     def _run(self) -> None:
         while not self._over.wait(EVERY):
-            processes, used = self.sample()
-            if used > self.memory or processes > self.processes + 8:  # 8: our own
-                self.why = f"{processes} processes with {used >> 20} MB together"
-                self.kill()
-                return
+            with self._look:
+                processes, used = self.sample()
+                if used > self.memory or processes > self.processes + 8:  # 8: our own
+                    self.why = f"{processes} processes with {used >> 20} MB together"
+                    self.kill()
+                    return
 
 
 def below(pid: int) -> list[int]:

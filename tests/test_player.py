@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import linecache
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from graders.compare import difference
 from graders.player import PRINTED_CAP, compiled, without_commands
 from graders.sandbox import LIMITS, Child, RemoteSubject, Sandbox
 from graders.subject import Failure, Here
+from graders.watch import below
 from graders.wire import send
 
 CELL = """
@@ -212,3 +216,39 @@ def test_commands_leave_a_statement() -> None:
     plain, commands = without_commands(source)
     assert plain == "if x:\n    pass\n\nfiles = None\na, b = None\npass\npass\ny = 1"
     assert commands == ["!ls \\", "files = !ls", "a, b = %timeit -o 1", "help?", "%%time"]
+
+
+HOARDS = """
+import time
+def hoards(x):
+    kept = bytearray(b"1") * (1 << 30)
+    time.sleep(60)
+"""
+
+
+def test_a_box_that_is_being_killed_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog ends one exercise; the next gets a server that lives, however slowly the old one dies."""
+    kill = Sandbox._kill
+
+    def end_children(box: Sandbox) -> None:
+        for pid in below(box.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def slowly(box: Sandbox) -> None:
+        """Its children first, and the server when the next exercise may have begun."""
+        end_children(box)
+        time.sleep(1)
+        end_children(box)
+        kill(box)
+
+    monkeypatch.setattr(Sandbox, "_kill", slowly)
+    with Sandbox("none", limits=replace(LIMITS, together=1 << 30)) as box:
+        child = box.fork()
+        child.run([("hoards", HOARDS)], seed=0)
+        with pytest.raises(Failure, match="more memory"):
+            RemoteSubject(child, "hoards")(1)
+        child = box.fork()
+        time.sleep(1.5)  # by now the old server would be gone
+        child.run([("halve", "def halve(x):\n    return x / 2")], seed=0)
+        assert RemoteSubject(child, "halve")(3) == 1.5

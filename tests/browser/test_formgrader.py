@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,11 +167,10 @@ def test_words_are_graded_by_hand(
     watched(f"{formgrader}/submissions/{submission_id(out, student)}")
     picture("hostile-formgrader")
     expect(page.locator("#notebook").first).to_contain_text("run('words')")
-    page.locator("#report").fill("3")
-    page.locator("#report").dispatch_event("change")
-    page.locator("#report-comment").fill("the reason is missing")
-    page.locator("#report-comment").dispatch_event("change")
-    page.wait_for_load_state("networkidle")
+    for box, value, kept in (("#report", "3", "grade"), ("#report-comment", "the reason is missing", "comment")):
+        page.locator(box).fill(value)
+        with page.expect_response(re.compile(f"/formgrader/api/{kept}/")):
+            page.locator(box).dispatch_event("change")
     assert by_hand(out, student) == (3, "the reason is missing")
     regrade(release, tiny, folder, out)
     assert by_hand(out, student) == (3, "the reason is missing")
