@@ -1,6 +1,7 @@
 """Fine-tuning BERT: labelled paragraphs of documentation -> which library is each of the others from.
 
-The libraries' names are taken out. Naive Bayes is the one to beat: it sees the same labels, and counts words.
+The libraries' names are taken out. Naive Bayes is the one to beat: it sees the same labels, and counts words. The fewer
+the labels, the more it helps to have read what nobody labelled.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from tinytrans.training.journal import History
 from tinytrans.training.loop import fit
 from tinytrans.training.optim import muon, warmup_cosine
 
-BATCH, EPOCHS = 64, 3
+BATCH = 64
+MANY, FEW = (6, 3), (24, 6)  # every how many-th paragraph has its label, and how often each of those is read
 SMOOTHINGS = (1.0, 0.3, 0.1, 0.03)
 
 Encode = Callable[[Sequence[int]], Labelled]  # numbers of paragraphs -> a batch
@@ -51,40 +53,48 @@ def bert(run: Run) -> Report:
     The controls: naive Bayes on the same labels, and the same fine-tuning from random weights.
     """
     pretrained, tokenizer = load_pretrained(run)
-    task = ask(run)
-    torch.manual_seed(run.seed)
-    newborn = BERT(pretrained.config).to(run.device)
     rows: dict[str, Row] = {}
-    rows["pretrained"], history = tuned(pretrained, tokenizer, task, run)
-    rows["control: random weights"], _ = tuned(newborn, tokenizer, task, run)
-    rows["control: naive Bayes"] = bayes(task)
-    rows["control: the commonest"] = commonest(task)
-    mine = rows["pretrained"]["right"]
+    margins: list[Row] = []
+    for every, epochs in (MANY, FEW):
+        task = ask(run, every)
+        torch.manual_seed(run.seed)
+        newborn = BERT(pretrained.config).to(run.device)
+        ours, history = tuned(pretrained, tokenizer, task, run, epochs=epochs)
+        others = {
+            "random weights": tuned(newborn, tokenizer, task, run, epochs=epochs)[0],
+            "naive Bayes": bayes(task),
+            "the commonest": commonest(task),
+        }
+        told = f"{len(task.labelled):,} labels"
+        rows |= {f"{told}: pretrained": ours} | {f"{told}, control: {name}": row for name, row in others.items()}
+        margins.append({name: ours["right"] - row["right"] for name, row in others.items()})
+    many, few = margins
     aims = {
-        "above naive Bayes by 0.02": mine >= rows["control: naive Bayes"]["right"] + 0.02,
-        "above random weights by 0.02": mine >= rows["control: random weights"]["right"] + 0.02,
+        "above naive Bayes": many["naive Bayes"] > 0,
+        "above naive Bayes by 0.03 where labels are few": few["naive Bayes"] >= 0.03,
+        "above random weights by 0.02": many["random weights"] >= 0.02,
+        "above random weights by 0.08 where labels are few": few["random weights"] >= 0.08,
     }
-    figures: Row = {"labelled": len(task.labelled), "held out": len(task.unseen)}
-    return Report(rows=rows, figures=figures, aims=aims, records=history.records)
+    return Report(rows=rows, figures={"held out": len(task.unseen)}, aims=aims, records=history.records)
 
 
-def ask(run: Run) -> Task:
-    """Every sixth paragraph of the training split with its label, and all of the validation split.
+def ask(run: Run, every: int) -> Task:
+    """One paragraph in `every` of the training split with its label, and all of the validation split.
 
-    Labels are what costs; pretraining has read the other five too.
+    Labels are what costs; pretraining has read all the others too.
     """
     told, unseen = (documentation(split, run) for split in ("train", "validation"))
-    return Task(tuple(told.versions), told[:: run.pick(6, 60)], unseen[:: run.pick(1, 5)])
+    return Task(tuple(told.versions), told[:: run.pick(every, 2 * every)], unseen[:: run.pick(1, 5)])
 
 
-def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run) -> tuple[Row, History]:
+def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run, *, epochs: int) -> tuple[Row, History]:
     """An encoder with a new head learns from the labelled paragraphs: -> how often it is right on the others."""
     torch.manual_seed(run.seed)
     model = encoder.with_head("classifier", n_classes=len(task.libraries), dropout=0.1)
     learned, asked = (encoder_of(parts, task, tokenizer) for parts in (task.labelled, task.unseen))
     order = Shuffled([len(part.text) for part in task.labelled], BATCH, seed=run.seed, sort=16)
     tests = [asked(range(i, min(i + 64, len(task.unseen)))) for i in range(0, len(task.unseen), 64)]
-    steps = run.pick(int(EPOCHS * order.per_epoch), 4)
+    steps = run.pick(int(epochs * order.per_epoch), 4)
     history = fit(
         model,
         lambda step: learned(order[step]),
