@@ -130,6 +130,15 @@ def test_the_commonest_is_counted(tokenizer: WordPieceTokenizer) -> None:
     assert row == {"words": pytest.approx(max(hidden.values()) / hidden.total()), "next": 1 / mlm.BATCH}
 
 
+def test_the_word_before_tells_something() -> None:
+    """A hidden token is guessed as what most often followed the one before it; behind a mask nothing is known."""
+    after = mlm.followers([[1, 7, 8, 7, 9, 2], [1, 7, 9, 2]])
+    assert after == {1: 7, 7: 9, 8: 7, 9: 2}
+    ids = torch.tensor([[1, 7, 4, 4, 2]])  # 4 is the mask
+    labels = torch.tensor([[-100, 7, 9, 2, -100]])  # of the three the last stands behind a mask
+    assert mlm.by_word_before(after, [mlm.Hidden(ids, torch.tensor([5]), labels)]) == pytest.approx(2 / 3)
+
+
 def test_known_words_are_counted() -> None:
     """Counts are those of the known words, in their order; others are none, and an empty text has none at all."""
     table = bert.counts([["a", "a", "sum", "tree"], [], [",", "a"]], ["sum", ",", "a"])
