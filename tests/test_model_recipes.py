@@ -130,6 +130,23 @@ def test_the_commonest_is_counted(tokenizer: WordPieceTokenizer) -> None:
     assert row == {"words": pytest.approx(max(hidden.values()) / hidden.total()), "next": 1 / mlm.BATCH}
 
 
+def test_words_are_hidden_while_labels_are_learned(tokenizer: WordPieceTokenizer) -> None:
+    """About three words in ten become [MASK], others at each step; the ends, the mask of padding and the label stay."""
+    ids = torch.randint(len(tokenizer.special_tokens), tokenizer.vocab_size, (8, 50))
+    ids[:, 0], ids[:, -1] = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    labels, mask = torch.arange(8), torch.ones(8, 1, 50, dtype=torch.bool)
+    first, second = (
+        bert.hidden_in(({"ids": ids, "mask": mask}, labels), s, tokenizer=tokenizer, seed=0) for s in (1, 2)
+    )
+    hidden = first[0]["ids"] != ids
+    assert (first[0]["ids"][hidden] == tokenizer.token_to_id("[MASK]")).all()
+    assert 0.2 < float(hidden[:, 1:-1].float().mean()) < 0.4
+    assert not hidden[:, [0, -1]].any()
+    assert not torch.equal(first[0]["ids"], second[0]["ids"])
+    assert first[0]["mask"] is mask
+    assert first[1] is labels
+
+
 def test_the_word_before_tells_something() -> None:
     """A hidden token is guessed as what most often followed the one before it; behind a mask nothing is known."""
     after = mlm.followers([[1, 7, 8, 7, 9, 2], [1, 7, 9, 2]])

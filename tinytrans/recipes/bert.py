@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tinytrans.data.batches import Shuffled
 from tinytrans.data.docs import Paragraph, without_names
+from tinytrans.data.masking import corrupt
 from tinytrans.data.translation import rows_of
 from tinytrans.models.bayes import naive_bayes
 from tinytrans.models.bert import BERT
@@ -29,7 +30,8 @@ from tinytrans.training.loop import fit
 from tinytrans.training.optim import muon, warmup_cosine
 
 BATCH = 64
-MANY, FEW = (6, 3), (24, 6)  # every how many-th paragraph has its label, and how often each of those is read
+HIDDEN = 0.3  # of the words, while it learns: no one of them may do
+MANY, FEW = (6, 6), (24, 10)  # every how many-th paragraph has its label, and how often each of those is read
 SMOOTHINGS = (1.0, 0.3, 0.1, 0.03)
 
 Encode = Callable[[Sequence[int]], Labelled]  # numbers of paragraphs -> a batch
@@ -92,12 +94,13 @@ def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run, *, epochs: 
     torch.manual_seed(run.seed)
     model = encoder.with_head("classifier", n_classes=len(task.libraries), dropout=0.1)
     learned, asked = (encoder_of(parts, task, tokenizer) for parts in (task.labelled, task.unseen))
+    hide = partial(hidden_in, tokenizer=tokenizer, seed=run.seed)
     order = Shuffled([len(part.text) for part in task.labelled], BATCH, seed=run.seed, sort=16)
     tests = [asked(range(i, min(i + 64, len(task.unseen)))) for i in range(0, len(task.unseen), 64)]
     steps = run.pick(int(epochs * order.per_epoch), 4)
     history = fit(
         model,
-        lambda step: learned(order[step]),
+        lambda step: hide(learned(order[step]), step),
         class_loss,
         steps=steps,
         optimizer=muon(model, 0.007, 2e-3),
@@ -107,6 +110,22 @@ def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run, *, epochs: 
         progress=run.progress,
     )
     return {"right": history.records[-1]["right"]}, history
+
+
+def hidden_in(batch: Labelled, step: int, *, tokenizer: Tokenizer, seed: int) -> Labelled:
+    """The batch with some of its words hidden, as in pretraining; others at each step."""
+    inputs, labels = batch
+    ids, _ = corrupt(
+        inputs["ids"],
+        mask_id=tokenizer.token_to_id("[MASK]"),
+        vocab_size=tokenizer.vocab_size,
+        special_ids=list(tokenizer.special_tokens.values()),
+        rate=HIDDEN,
+        masked=1.0,
+        random=0.0,
+        generator=torch.Generator().manual_seed(1000 * seed + step),
+    )
+    return inputs | {"ids": ids}, labels
 
 
 def encoder_of(parts: Sequence[Paragraph], task: Task, tokenizer: Tokenizer) -> Encode:
