@@ -1,57 +1,17 @@
-"""Configs: a few numbers and names -> all that is needed to build a model, checked at birth.
-
-`PRESETS` are ready-made ones; `dataclasses.replace(PRESETS["tales"], n_layers=2)` makes a variant.
-"""
+"""Models: a few numbers and names -> all that is needed to build one, by kind of model."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
+
+from tinytrans.config.base import Config
 
 Norm = Literal["layer", "rms"]
 Residual = Literal["pre", "post"]
 FeedForward = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "swiglu"]
 Head = Literal["pooled", "pretraining", "classifier", "spans"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What every config can do: check its choices and its sizes at birth, and be written and read as plain values.
-
-    An `int` is a size and must be positive, a `Literal` one of its choices, a config one of its kind; raises
-    ValueError, naming the value.
-    """
-
-    model: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            check(field.name, getattr(self, field.name), hints[field.name])
-        if not 0 <= (dropout := getattr(self, "dropout", 0.0)) < 1:
-            raise ValueError(f"dropout {dropout} is not in [0, 1)")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values for a config.json, with the model's name in front: "model": "gpt"."""
-        return {"model": self.model, **{field.name: plain(getattr(self, field.name)) for field in fields(self)}}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The config that `to_dict` wrote; raises ValueError for another model, a foreign field or a missing one."""
-        given = dict(values)
-        if (model := given.pop("model", None)) != cls.model:
-            raise ValueError(f"a config of the model {model!r}, not of {cls.model!r}")
-        if foreign := given.keys() - {field.name for field in fields(cls)}:
-            raise ValueError(f"unknown fields: {', '.join(sorted(foreign))}")
-        kinds = get_type_hints(cls)
-        given = {name: revived(value, configs_of(kinds[name])) for name, value in given.items()}
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,120 +268,3 @@ class RNNConfig(Config):
     def memory_width(self) -> int:
         """How many numbers the encoder says of each place: D, or 2 D where it reads in both directions."""
         return 2 * self.d_model if self.bidirectional else self.d_model
-
-
-def check(name: str, value: Any, kind: Any) -> None:
-    """Raise ValueError unless the value is what a field of this kind may hold: one of its choices, a size, or None."""
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise ValueError(f"{name} {value!r} is not one of {', '.join(get_args(kind))}")
-    if configs := configs_of(kind):
-        check_configs(name, value, configs, several=get_origin(kind) is tuple)
-    if kind is bool and not isinstance(value, bool):
-        raise ValueError(f"{name} {value!r} is neither True nor False")
-    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
-        raise ValueError(f"{name} {value!r} is not a finite number")
-    if name.endswith("_id"):
-        check_id(name, value)
-    elif kind is int or (kind == int | None and value is not None):
-        check_size(name, value)
-
-
-def configs_of(kind: Any) -> tuple[type[Config], ...]:
-    """Of which classes the configs are that a field of this kind holds: `A`, `A | B` or `tuple[A | B, ...]`."""
-    if isinstance(kind, type) and issubclass(kind, Config):
-        return (kind,)
-    return tuple(config for part in get_args(kind) for config in configs_of(part))
-
-
-def check_configs(name: str, value: Any, configs: tuple[type[Config], ...], *, several: bool) -> None:
-    """Raise ValueError unless the value is a config of one of these classes, or a tuple of such."""
-    if several and not isinstance(value, tuple):
-        raise ValueError(f"{name} is a {type(value).__name__}, not a tuple of configs")
-    for one in value if several else (value,):
-        if not isinstance(one, configs):
-            names = " or ".join(config.__name__ for config in configs)
-            raise ValueError(f"{name} is a {type(one).__name__}, not a {names}")
-
-
-def plain(value: Any) -> Any:
-    """A field's value as JSON has it: configs as dicts, tuples as lists."""
-    if isinstance(value, Config):
-        return value.to_dict()
-    return [plain(one) for one in value] if isinstance(value, tuple) else value
-
-
-def revived(value: Any, configs: tuple[type[Config], ...]) -> Any:
-    """What `plain` wrote of a config, or of several -> itself; raises ValueError for none of these classes."""
-    if not configs or isinstance(value, Config):
-        return value
-    if isinstance(value, (list, tuple)):
-        return tuple(revived(one, configs) for one in value)
-    if not isinstance(value, Mapping):
-        return value
-    named = [config for config in configs if config.model == value.get("model")]
-    return (named or configs)[0].from_dict(value)
-
-
-def check_id(name: str, value: Any) -> None:
-    """Raise ValueError unless the value is an integer from 0 on, as a token's id."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} {value!r} is no id: those count from 0")
-
-
-def check_size(name: str, value: Any) -> None:
-    """Raise ValueError unless the value is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} {value!r} is not a positive integer")
-
-
-PRESETS: dict[str, Any] = {  # of several kinds of config: `GPT(PRESETS["tales"])` is fine by any type checker
-    # Devlin et al. 2018, arXiv 1810.04805, with the pooler and no further head: 109,482,240 and 335,141,888 parameters.
-    "bert-base": BERTConfig(vocab_size=30522, n_layers=12, d_model=768, n_heads=12, dropout=0.1),
-    "bert-large": BERTConfig(vocab_size=30522, n_layers=24, d_model=1024, n_heads=16, dropout=0.1),
-    "bert-tiny": BERTConfig(
-        vocab_size=2048, n_layers=4, d_model=128, n_heads=4, max_len=128, dropout=0.1, head="pretraining",
-    ),
-    # Radford et al. 2019, the smallest GPT-2: 124,439,808 parameters.
-    "gpt2": GPTConfig(
-        vocab_size=50257, n_layers=12, d_model=768, n_heads=12, max_len=1024,
-        positions="learned", feedforward="gelu_tanh", bias=True, dropout=0.1,
-    ),
-    # A Llama in miniature: RMSNorm, SwiGLU, grouped heads (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288).
-    "llama-tiny": GPTConfig(
-        vocab_size=2048, n_layers=4, d_model=128, n_heads=4, n_kv_heads=2, norm="rms", feedforward="swiglu",
-    ),
-    # A handwritten digit becomes its name, spelt: 16 patches of 2 x 2 pixels stand before the letters.
-    "digits-to-words": MultimodalConfig(
-        vision=ViTConfig(image_size=8, patch_size=2, n_channels=1, n_classes=10, n_layers=2, d_model=64, n_heads=4),
-        text=GPTConfig(
-            vocab_size=32, n_layers=2, d_model=64, n_heads=4, max_len=32, qk_norm=True, embedding_norm=True,
-            zero_init=True,
-        ),
-        image_id=31,
-    ),
-    # Characters of Shakespeare, GPT-2's design in minutes on a laptop.
-    "nano-shakespeare": GPTConfig(
-        vocab_size=65, n_layers=4, d_model=128, n_heads=4, max_len=64, positions="learned",
-    ),
-    # Learns the fastest of all on a CPU: everything that steadies the first steps.
-    "tales": GPTConfig(
-        vocab_size=2048, n_layers=4, d_model=128, n_heads=4, qk_norm=True, embedding_norm=True, zero_init=True,
-    ),
-    # Vaswani et al. 2017, arXiv 1706.03762, table 3: 37,000 shared tokens, one matrix for both embeddings and the
-    # softmax. 63,082,496 and 214,245,376 parameters, "65" and "213" million in the table. Every matrix has a bias, as
-    # in most later code; the paper writes them for the feed-forward layers alone (36,864 and 73,728 fewer).
-    "transformer-base": EncDecConfig(vocab_size=37000, n_layers=6, d_model=512, n_heads=8, dropout=0.1),
-    "transformer-big": EncDecConfig(vocab_size=37000, n_layers=6, d_model=1024, n_heads=16, dropout=0.3),
-    # The original's design in miniature, and what one would build today.
-    "transformer-tiny": EncDecConfig(vocab_size=2048, n_layers=2, d_model=128, n_heads=4, dropout=0.1),
-    "transformer-tiny-modern": EncDecConfig(
-        vocab_size=2048, n_layers=2, d_model=128, n_heads=4, residual="pre", norm="rms", feedforward="swiglu",
-        positions="rope", scale_embedding=False, bias=False, qk_norm=True,
-    ),
-    # Dosovitskiy et al. 2020, arXiv 2010.11929: 86,567,656 parameters.
-    "vit-b-16": ViTConfig(image_size=224, patch_size=16, n_classes=1000, n_layers=12, d_model=768, n_heads=12),
-    # For scikit-learn's digits: 8 x 8 pixels of one channel.
-    "vit-digits": ViTConfig(
-        image_size=8, patch_size=2, n_channels=1, n_classes=10, n_layers=3, d_model=64, n_heads=4,
-    ),
-}  # fmt: skip
