@@ -21,6 +21,7 @@ from tinytrans.config.models import (
     Word2VecConfig,
 )
 from tinytrans.config.presets import PRESETS
+from tinytrans.config.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 
 __all__ = [
     "PRESETS",
@@ -31,12 +32,16 @@ __all__ = [
     "GPTConfig",
     "Head",
     "JointConfig",
+    "LinearScaling",
+    "Llama3Scaling",
     "ModelConfig",
     "MultimodalConfig",
     "Norm",
     "RNNConfig",
     "ReaderConfig",
     "Residual",
+    "RopeScaling",
     "ViTConfig",
     "Word2VecConfig",
+    "YarnScaling",
 ]

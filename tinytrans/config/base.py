@@ -49,16 +49,25 @@ def check(name: str, value: Any, kind: Any) -> None:
     """Raise ValueError unless the value is what a field of this kind may hold: one of its choices, a size, or None."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ValueError(f"{name} {value!r} is not one of {', '.join(get_args(kind))}")
-    if configs := configs_of(kind):
+    if (configs := configs_of(kind)) and not (value is None and type(None) in get_args(kind)):
         check_configs(name, value, configs, several=get_origin(kind) is tuple)
     if kind is bool and not isinstance(value, bool):
         raise ValueError(f"{name} {value!r} is neither True nor False")
-    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
+    if (kind is float or (kind == float | None and value is not None)) and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+    ):
         raise ValueError(f"{name} {value!r} is not a finite number")
     if name.endswith("_id"):
         check_id(name, value)
     elif kind is int or (kind == int | None and value is not None):
         check_size(name, value)
+
+
+def check_positive(config: Config, *names: str) -> None:
+    """Raise ValueError, naming the value, where a field of these is a number, and not a positive one."""
+    for name in names:
+        if (value := getattr(config, name)) is not None and not value > 0:
+            raise ValueError(f"{name} {value} is not positive")
 
 
 def configs_of(kind: Any) -> tuple[type[Config], ...]:

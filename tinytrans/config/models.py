@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from tinytrans.config.base import Config
+from tinytrans.config.base import Config, check_positive
+from tinytrans.config.rope import RopeScaling
 
 Norm = Literal["layer", "rms"]
 Residual = Literal["pre", "post"]
@@ -18,14 +19,16 @@ Head = Literal["pooled", "pretraining", "classifier", "spans"]
 class ModelConfig(Config):
     """What a transformer's blocks are built from; raises ValueError, naming the values, for numbers that none can have.
 
-    n_kv_heads and d_ff left None are n_heads and the usual width (`feedforward_width`). `residual` says where the norms
-    stand, before each sublayer or after it. `bias` is for every matrix and norm of the blocks.
+    Left None, n_kv_heads is n_heads, d_head is d_model / n_heads and d_ff the usual width (`feedforward_width`).
+    `residual` says where the norms stand, before each sublayer or after it. `bias` is for every matrix and norm of the
+    blocks.
     """
 
     n_layers: int
     d_model: int
     n_heads: int
     n_kv_heads: int | None = None
+    d_head: int | None = None
     d_ff: int | None = None
     norm: Norm = "layer"
     residual: Residual = "pre"
@@ -37,20 +40,21 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.d_model % self.n_heads:
+        if self.d_head is None and self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.n_heads % self.kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.kv_heads}")
-        for name in ("norm_eps", "rope_base"):
-            if not getattr(self, name, 1) > 0:
-                raise ValueError(f"{name} {getattr(self, name)} is not positive")
+        check_positive(self, "norm_eps", *(name for name in ("rope_base",) if hasattr(self, name)))
         if getattr(self, "positions", None) == "rope" and self.head_width % 2:
-            raise ValueError(f"rope turns pairs, but d_model {self.d_model} / n_heads {self.n_heads} is odd")
+            width = (
+                f"d_model {self.d_model} / n_heads {self.n_heads}" if self.d_head is None else f"d_head {self.d_head}"
+            )
+            raise ValueError(f"rope turns pairs, but {width} is odd")
 
     @property
     def head_width(self) -> int:
-        """K = D / H."""
-        return self.d_model // self.n_heads
+        """K: d_head, or else D / H."""
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
 
     @property
     def kv_heads(self) -> int:
@@ -69,8 +73,9 @@ class ModelConfig(Config):
 class GPTConfig(ModelConfig):
     """What a GPT is built from.
 
-    `embedding_norm` normalises the token embeddings. `zero_init` starts every output projection at 0, so that at birth
-    each block changes nothing (Zhang et al. 2019, arXiv 1901.09321).
+    `rope_scaling` is for texts longer than the model was once trained on. `embedding_norm` normalises the token
+    embeddings. `zero_init` starts every output projection at 0, so that at birth each block changes nothing (Zhang et
+    al. 2019, arXiv 1901.09321).
     """
 
     model = "gpt"
@@ -82,8 +87,15 @@ class GPTConfig(ModelConfig):
     window: int | None = None
     tie: bool = True
     rope_base: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     embedding_norm: bool = False
     zero_init: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rope_scaling is not None and self.positions != "rope":
+            name, positions = self.rope_scaling.model, self.positions
+            raise ValueError(f"rope_scaling {name!r} has no rope to scale: positions are {positions!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
