@@ -6,6 +6,7 @@ length are padded on the left (`pad_left`), so that all of them end where the mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -87,15 +88,43 @@ def sample(
 ) -> Tensor:
     """Draw one id a row from logits (B, V) -> (B,): temperature first, then the filters, then chance.
 
-    temperature = 0 is greedy: the most probable token, without chance.
+    temperature = 0 is greedy: the most probable token, without chance. Raises FloatingPointError for a row without a
+    largest finite logit (NaN, infinity); a GPU would have to wait for the answer, and gives such a row the id -1.
 
     >>> sample(torch.tensor([[1.0, 3.0, 2.0]]), temperature=0.0)
     tensor([1])
     """
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    chances = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    return torch.multinomial(chances, 1, generator=generator).squeeze(-1)
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    new, sign = choose(logits, generator, **options)
+    if logits.device.type == "cpu":
+        check_signs([sign])
+    return torch.where(sign.isfinite(), new, -1)
+
+
+def choose(logits: Tensor, generator: torch.Generator | None, **options: Any) -> tuple[Tensor, Tensor]:
+    """As `sample`, logits (B, V) -> ids (B,), and a sign of each row (B,): not finite where its logits do not allow it.
+
+    The sign is a by-product, the largest logit or the first probability. It is left where it was computed, so that
+    whoever asks for it can do so at a moment when the device must be waited for anyway (`check_signs`).
+    """
+    if options.get("temperature") == 0:
+        largest, new = logits.max(dim=-1)
+        return new, largest
+    chances = probabilities(logits, **options)
+    return torch.multinomial(chances.nan_to_num(1.0), 1, generator=generator).squeeze(-1), chances[..., 0]
+
+
+def check_signs(signs: Sequence[Tensor], start: int = 0) -> None:
+    """Raise FloatingPointError, naming step and row, at the first of several steps' signs (B,) that is not finite."""
+    if not signs or signs[0].is_meta:  # where there are no numbers, there is nothing to look at
+        return
+    for step, row in enumerate(torch.stack(tuple(signs)).tolist()):
+        for b, sign in enumerate(row):
+            if not math.isfinite(sign):
+                raise FloatingPointError(
+                    f"the logits of row {b} hold NaN or infinity at step {start + step}, and no id is the likeliest: "
+                    "are the model's weights finite?"
+                )
 
 
 def probabilities(
@@ -108,11 +137,14 @@ def probabilities(
 ) -> Tensor:
     """The chance of each token to be drawn by `sample`: logits (..., V) -> (..., V); at temperature 0 all or nothing.
 
+    Where the largest logit is NaN or infinite, there are NaN among the chances.
+
     >>> probabilities(torch.tensor([1.0, 3.0, 3.0]), top_k=2)
     tensor([0.0000, 0.5000, 0.5000])
     """
     if temperature == 0:
-        return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1)
+        largest, ids = logits.max(dim=-1, keepdim=True)
+        return torch.zeros_like(logits).scatter(-1, ids, largest - largest + 1)  # inf - inf is NaN
     logits = filters.temperature(logits, temperature)
     if top_k is not None:
         logits = filters.top_k(logits, top_k)
@@ -144,6 +176,9 @@ def stream(
     longer than its max_len: see `forget`. It reads in eval mode; between two steps every module is in its old mode.
     Of each row the first pads[b] ids are padding (`pad_left`): the row goes on as it would without them, as long as
     all fit max_len.
+
+    Raises FloatingPointError, naming the step and the row, where the logits are NaN or infinite: on a CPU instead of
+    that step's ids, on a GPU behind the last, since asking sooner would make each step wait for the device.
     """
     check_prompts(ids, max_new_tokens, pads)
     B, T = ids.shape
@@ -154,8 +189,10 @@ def stream(
     modules = list(model.modules())  # walked once, not at every step
     unroll = getattr(model, "one_by_one", None) if pads is None else None
     read: Callable[[Tensor], Tensor] | None = None
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    signs: list[Tensor] = []
     start = 0
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         if (kept := forget(start, ids.shape[1], max_len)) > start:
             start = kept
             if cache is not None:
@@ -172,15 +209,20 @@ def stream(
         if repetition_penalty != 1:
             seen = None if pads is None else not_padding(ids.shape[1], pads)
             logits = filters.repetition_penalty(logits, ids, repetition_penalty, seen)
-        new = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
+        new, sign = choose(logits, generator, **options)
+        if sign.device.type == "cpu":
+            check_signs([sign], step)
+        else:
+            signs.append(sign)
         if stops is not None:
             new = torch.where(finished, ids[:, -1], new)
         yield new
         if stops is not None:
             finished = finished | torch.isin(new, stops)
             if finished.all():
-                return
+                break
         ids = torch.cat((ids, new[:, None]), dim=1)
+    check_signs(signs)
 
 
 def generate(
@@ -198,7 +240,10 @@ def generate(
     generator: torch.Generator | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Prompts (B, T) and what the model says next, (B, T + n), n <= max_new_tokens: all steps of `stream`, joined."""
+    """Prompts (B, T) and what the model says next, (B, T + n), n <= max_new_tokens: all steps of `stream`, joined.
+
+    Raises FloatingPointError, naming the step and the row, where the model's logits are NaN or infinite.
+    """
     steps = stream(
         model,
         ids,
