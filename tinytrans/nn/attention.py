@@ -169,12 +169,13 @@ def fused_attend(
     ):  # the kernels' own causal mask is aligned to the first key, not the last
         hidden = masks.causal(T, S, device=q.device)
         mask = hidden if mask is None else mask & hidden
-    own = causal and mask is None and T > 1
     grouped = q.shape[-3] != k.shape[-3]
     if bias is not None:
         bias = bias.to(q.dtype)
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=own, enable_gqa=grouped)
+    if causal and mask is None and T > 1:  # asked by an if: of a traced T it is a symbol, which the kernel won't take
+        return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, enable_gqa=grouped)
 
 
 class Attention(nn.Module):
