@@ -392,3 +392,19 @@ def test_signs_are_looked_at_together() -> None:
     check_signs([fine, fine])
     with pytest.raises(FloatingPointError, match="row 1 hold NaN or infinity at step 2"):
         check_signs([fine, fine, broken, broken])
+
+
+def test_no_temperature_is_too_low() -> None:
+    """Near 0 a temperature is greedy in every precision, though logits divided by it would be infinite."""
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        logits = torch.tensor([[90.0, 100.0, -100.0], [3.0, 1.0, 2.0]], dtype=dtype)
+        for temperature in (1e-3, 1e-30):
+            assert sample(logits, temperature=temperature).tolist() == [1, 0]
+
+
+def test_any_number_of_axes_is_drawn_from() -> None:
+    """Logits (..., V) give ids (...), drawn or greedy."""
+    logits = 100.0 * nn.functional.one_hot(torch.tensor([[3, 1], [0, 2]]), 5)
+    for temperature in (0.0, 1.0):
+        assert sample(logits, temperature=temperature).tolist() == [[3, 1], [0, 2]]
+        assert sample(logits[0, 0], temperature=temperature).item() == 3

@@ -48,6 +48,13 @@ def test_half_precision_is_raised(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(LOGITS[name](logits), LOGITS[name](logits.float()))
 
 
+@pytest.mark.parametrize("loss", [next_token_loss, sft_loss, lambda *given: next_token_sum(*given)[0]])
+def test_targets_may_be_of_32_bits(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Targets of half the memory say the same."""
+    logits = draw(B, T, V)
+    assert torch.equal(loss(logits, TARGETS.int()), loss(logits, TARGETS))
+
+
 def test_gradients_of_word_vectors_are_exact() -> None:
     """So are those of both ways to train word2vec."""
     contexts, centres = torch.tensor([[1, 2], [3, NOBODY]]), torch.tensor([0, 4])

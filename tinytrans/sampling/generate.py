@@ -86,7 +86,7 @@ def sample(
     min_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw one id a row from logits (B, V) -> (B,): temperature first, then the filters, then chance.
+    """Draw one id a row from logits (..., V) -> (...): temperature first, then the filters, then chance.
 
     temperature = 0 is greedy: the most probable token, without chance. Raises FloatingPointError for a row without a
     largest finite logit (NaN, infinity); a GPU would have to wait for the answer, and gives such a row the id -1.
@@ -102,7 +102,7 @@ def sample(
 
 
 def choose(logits: Tensor, generator: torch.Generator | None, **options: Any) -> tuple[Tensor, Tensor]:
-    """As `sample`, logits (B, V) -> ids (B,), and a sign of each row (B,): not finite where its logits do not allow it.
+    """As `sample`, logits (..., V) -> ids (...), and a sign of each (...): not finite where no id is the likeliest.
 
     The sign is a by-product, the largest logit or the first probability. It is left where it was computed, so that
     whoever asks for it can do so at a moment when the device must be waited for anyway (`check_signs`).
@@ -111,14 +111,15 @@ def choose(logits: Tensor, generator: torch.Generator | None, **options: Any) ->
         largest, new = logits.max(dim=-1)
         return new, largest
     chances = probabilities(logits, **options)
-    return torch.multinomial(chances.nan_to_num(1.0), 1, generator=generator).squeeze(-1), chances[..., 0]
+    rows = chances.nan_to_num(1.0).reshape(-1, chances.shape[-1])
+    return torch.multinomial(rows, 1, generator=generator).view(chances.shape[:-1]), chances[..., 0]
 
 
 def check_signs(signs: Sequence[Tensor], start: int = 0) -> None:
     """Raise FloatingPointError, naming step and row, at the first of several steps' signs (B,) that is not finite."""
     if not signs or signs[0].is_meta:  # where there are no numbers, there is nothing to look at
         return
-    for step, row in enumerate(torch.stack(tuple(signs)).tolist()):
+    for step, row in enumerate(torch.stack(tuple(signs)).reshape(len(signs), -1).tolist()):
         for b, sign in enumerate(row):
             if not math.isfinite(sign):
                 raise FloatingPointError(
@@ -145,7 +146,8 @@ def probabilities(
     if temperature == 0:
         largest, ids = logits.max(dim=-1, keepdim=True)
         return torch.zeros_like(logits).scatter(-1, ids, largest - largest + 1)  # inf - inf is NaN
-    logits = filters.temperature(logits, temperature)
+    largest = logits.amax(dim=-1, keepdim=True)
+    logits = filters.temperature(logits - largest, temperature)  # from 0 down: no t is so low that they overflow
     if top_k is not None:
         logits = filters.top_k(logits, top_k)
     if top_p is not None:

@@ -68,7 +68,7 @@ def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
         )
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half would lose the sum's small parts
-    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten().long(), ignore_index=IGNORED, reduction="sum")
     return total, (targets != IGNORED).sum()
 
 

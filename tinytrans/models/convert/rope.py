@@ -33,6 +33,8 @@ def read_rope(config: Any) -> tuple[float, RopeScaling | None]:
         raise ValueError(f"partial_rotary_factor is {part}, and only 1 can be carried over")
     if kind != "default" and kind not in NAMES:
         raise ValueError(f"rope of type {kind!r} cannot be carried over, only 'default', {', '.join(map(repr, NAMES))}")
+    if kind in ("default", "linear"):
+        rope.pop(LENGTH, None)  # which plays no part in these
     if kind == "yarn":
         rope = settled(rope, config.max_position_embeddings)
     names = NAMES.get(kind, {})
