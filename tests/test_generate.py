@@ -14,7 +14,8 @@ from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling import beam_search, generate, sample, stream
-from tinytrans.sampling.generate import check_signs, draw, greedy_step, pad_left
+from tinytrans.sampling.choose import check_signs
+from tinytrans.sampling.generate import draw, greedy_step, pad_left
 
 V = 17
 PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])

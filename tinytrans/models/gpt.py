@@ -23,6 +23,7 @@ from tinytrans.models.stack import (
     check_mask,
     check_positions,
     last_norm,
+    last_position,
 )
 from tinytrans.models.unrolled import unroll
 from tinytrans.nn.cache import KVCache, RollingCache
@@ -132,7 +133,7 @@ class GPT(Pretrained):
             check_positions(positions, B, T)
             known = positions.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to wait
             if self.position is not None and known:
-                self.check(int(positions.max()) + 1)
+                self.check(last_position(positions) + 1)
         x = self.place(x, positions)
         rotation = None
         if self.rotation is not None:

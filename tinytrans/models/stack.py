@@ -161,3 +161,11 @@ def check_positions(positions: Tensor, B: int, T: int) -> None:
     """Raise ValueError, naming both shapes, unless the positions are those of T tokens, for all rows or for each."""
     if tuple(positions.shape) not in ((T,), (1, T), (B, T)):
         raise ValueError(f"positions have shape {tuple(positions.shape)}, not ({T},) or ({B}, {T})")
+
+
+def last_position(positions: Tensor) -> int:
+    """The largest of the positions at which a table is to be read; raises ValueError for one before the first, 0."""
+    low, high = positions.aminmax()
+    if low < 0:
+        raise ValueError(f"position {int(low)} is before the first, 0, and each is learned")
+    return int(high)

@@ -209,6 +209,9 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if min(d_model, n_heads, n_kv_heads, 1 if d_head is None else d_head) < 1:
+            sizes = f"d_model {d_model}, n_heads {n_heads}, n_kv_heads {n_kv_heads}, d_head {d_head}"
+            raise ValueError(f"{sizes}: each that is given counts from 1")
         if d_head is None and d_model % n_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of n_heads {n_heads}")
         if n_heads % n_kv_heads:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tinytrans.sampling.generate import LanguageModel, check_prompts, check_signs, evaluating, next_logits
+from tinytrans.sampling.choose import check_signs
+from tinytrans.sampling.generate import LanguageModel, check_prompts, evaluating, next_logits
 
 NEVER = float("-inf")  # the score of what does not exist
 

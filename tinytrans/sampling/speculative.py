@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tinytrans.nn.cache import KVCache
-from tinytrans.sampling.generate import LanguageModel, evaluating, probabilities
+from tinytrans.sampling.choose import probabilities
+from tinytrans.sampling.generate import LanguageModel, evaluating
 
 
 class Rewindable(LanguageModel, Protocol):

@@ -70,6 +70,8 @@ def fit(
     Ctrl-C ends the run after the step in progress (`History.interrupted`), a second one at once. Raises
     FloatingPointError at a loss that is not finite, FileExistsError at a checkpoint without `resume`.
     """
+    if steps < 0:
+        raise ValueError(f"steps {steps} counts from 0")
     if min(accumulate, every) < 1:
         raise ValueError(f"accumulate and every count from 1, not {accumulate} and {every}")
     if clip is not None and not clip > 0:
