@@ -306,3 +306,25 @@ def test_alibi_in_attention() -> None:
     k, v = (y.repeat_interleave(H // G, dim=1) for y in (k, v))
     mixed = masked_softmax(attention_scores(q, k) + alibi(H, S), masks.causal(S)) @ v
     torch.testing.assert_close(attention(x), attention.out(mixed.transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize("sizes", [{"n_heads": 0}, {"n_heads": 2, "d_head": 0}, {"n_heads": 2, "n_kv_heads": 0}])
+def test_nothing_has_no_heads(sizes: dict[str, int]) -> None:
+    """Sizes of 0 are refused by name."""
+    with pytest.raises(ValueError, match=r"n_heads \d, .* counts from 1"):
+        Attention(6, **sizes)
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_heads_of_their_own_width(heads: int) -> None:
+    """With d_head given the width need not divide; each head has that many numbers, in cross-attention too."""
+    layer = Attention(7, heads, n_kv_heads=2, d_head=6).double()
+    assert layer.qkv.weight.shape == ((heads + 4) * 6, 7)
+    assert layer.out.weight.shape == (7, heads * 6)
+    x, memory = draw(B, T, 7), draw(B, S, 7)
+    for source, given in ((x, None), (memory, memory)):
+        q, k, v = layer.heads(x, given, None)
+        k, v = (part.repeat_interleave(heads // 2, dim=1) for part in (k, v))
+        found = (q @ k.mT / math.sqrt(6)).softmax(dim=-1) @ v  # (B, H, T, 6)
+        assert k.shape[2] == source.shape[1]
+        torch.testing.assert_close(layer(x, given), layer.out(found.transpose(1, 2).flatten(2)))

@@ -189,3 +189,12 @@ def test_beams_extend_by_the_best_of_all_ways() -> None:
         ways = sorted(((scores[b, w] + log_p[b, w, t]).item(), w, t) for w in range(3) for t in range(5))[::-1][:4]
         assert [(w, t) for _, w, t in ways] == list(zip(parents[b].tolist(), tokens[b].tolist(), strict=True))
         assert sums[b].tolist() == pytest.approx([total for total, _, _ in ways])
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_logits_of_nan_are_told(use_cache: bool) -> None:
+    """Where there is no most probable text the step and the row are named."""
+    gpt = model()
+    gpt.embedding.weight.data[3] = float("nan")  # as the head's row it breaks every step, here the first
+    with pytest.raises(FloatingPointError, match="row 0 hold NaN or infinity at step 0"):
+        beam_search(gpt, PROMPTS, max_new_tokens=N, beams=2, use_cache=use_cache)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from tinytrans import config
-from tinytrans.config import PRESETS, GPTConfig
+from tinytrans.config import PRESETS, GPTConfig, LinearScaling, Llama3Scaling, YarnScaling
 from tinytrans.nn.block import RESIDUALS
 from tinytrans.nn.feedforward import FEEDFORWARDS
 from tinytrans.nn.norms import NORMS
@@ -41,6 +41,10 @@ TINY = GPTConfig(vocab_size=11, n_layers=2, d_model=12, n_heads=3)
         ({"rope_base": 0.0}, "rope_base 0.0"),
         ({"rope_base": float("inf")}, "rope_base inf is not a finite number"),
         ({"norm_eps": -1e-5}, "norm_eps -1e-05"),
+        ({"d_head": 0}, "d_head 0"),
+        ({"d_head": 5}, "d_head 5 is odd"),
+        ({"rope_scaling": "linear"}, "rope_scaling is a str"),
+        ({"rope_scaling": LinearScaling(factor=2.0), "positions": "learned"}, "'linear' .* positions are 'learned'"),
     ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -70,6 +74,41 @@ def test_widths_are_derived() -> None:
     assert widths == {6: 16, 18: 48, 24: 64, 384: 1024, 768: 2048}
     assert (TINY.kv_heads, replace(TINY, n_kv_heads=1).kv_heads) == (3, 1)
     assert TINY.head_width == 4
+    assert replace(TINY, d_model=10, d_head=6).head_width == 6  # which d_model need then not divide
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (LinearScaling, {"factor": 0.0}, "factor 0.0 is not positive"),
+        (LinearScaling, {"factor": "2"}, "factor '2' is not a finite number"),
+        (Llama3Scaling, {"factor": 8.0, "trained_len": 0}, "trained_len 0"),
+        (Llama3Scaling, {"factor": 8.0, "trained_len": 9, "low": 4.0}, "low 4.0 is not below high 4.0"),
+        (YarnScaling, {"factor": 8.0, "trained_len": 9, "slow": 0.0}, "slow 0.0 is not positive"),
+        (YarnScaling, {"factor": 8.0, "trained_len": 9, "slow": 40}, "slow 40 is not below fast 32.0"),
+        (YarnScaling, {"factor": 8.0, "trained_len": 9, "amplitude": float("nan")}, "amplitude nan"),
+    ],
+)
+def test_impossible_scalings_are_refused(kind: Any, values: dict[str, Any], message: str) -> None:
+    """A scaling that slows nothing down, or of which no pair could be in between, raises ValueError."""
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        LinearScaling(factor=2.0),
+        Llama3Scaling(factor=8.0, trained_len=8192),
+        YarnScaling(factor=4.0, trained_len=512, truncate=False, amplitude=1.5),
+    ],
+)
+def test_a_scaling_survives_json(scaling: Any) -> None:
+    """A config's rope_scaling is read back as what it was, and a config of before there was one as without."""
+    scaled = replace(TINY, rope_scaling=scaling, d_head=8)
+    assert GPTConfig.from_dict(json.loads(json.dumps(scaled.to_dict()))) == scaled
+    old = {name: value for name, value in TINY.to_dict().items() if name not in ("rope_scaling", "d_head")}
+    assert GPTConfig.from_dict(old) == TINY
 
 
 @pytest.mark.parametrize("name", PRESETS)

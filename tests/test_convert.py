@@ -62,6 +62,33 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "MistralForCausalLM": {**LLAMA, "sliding_window": 5, "tie_word_embeddings": True},
 }
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "beta_slow": 0.5,
+    "beta_fast": 6.0,
+    "truncate": False,
+    "attention_factor": 1.25,
+    "original_max_position_embeddings": 24,
+}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("LlamaForCausalLM", {"head_dim": 10}),
+    ("MistralForCausalLM", {"head_dim": 4, "num_attention_heads": 5, "num_key_value_heads": 5, "sliding_window": None}),
+    ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}}),
+    ("LlamaForCausalLM", {"rope_parameters": LLAMA3, "head_dim": 16}),
+    ("LlamaForCausalLM", {"rope_parameters": YARN, "head_dim": 16}),
+    ("MistralForCausalLM", {"rope_parameters": {**YARN, "truncate": True}, "head_dim": 16, "sliding_window": 5}),
+]
+"""What checkpoints of today have: heads of a width of their own, and rotations slowed down for longer texts."""
 OTHERS: dict[str, dict[str, Any]] = {
     "BertModel": BERT,
     "BertForPreTraining": {**BERT, "layer_norm_eps": 0.1},
@@ -185,10 +212,59 @@ def test_and_back(name: str) -> None:
 def test_goes_on_the_same(name: str) -> None:
     """Greedy generation of 64 tokens is identical, each side with its cache, beyond a window and with several rows."""
     model = theirs(name)
+    assert_goes_on(from_transformers(model), model)
+
+
+def assert_goes_on(mine: Any, model: Any) -> None:
     begin = ids(2, 7)
     expected = model.generate(begin, max_new_tokens=64, do_sample=False, use_cache=True, pad_token_id=0)
     assert len(expected.unique()) > 5
-    assert torch.equal(generate(from_transformers(model), begin, max_new_tokens=64, temperature=0.0), expected)
+    for use_cache in (True, False):
+        said = generate(mine, begin, max_new_tokens=64, temperature=0.0, use_cache=use_cache)
+        assert torch.equal(said, expected)
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_todays_variants_say_the_same(name: str, changes: dict[str, Any], tmp_path: Any) -> None:
+    """A width of the heads and a scaling of the rotations are carried over, used, saved, and taken out again."""
+    model, plain = theirs(name, **changes), theirs(name)
+    mine = from_transformers(model)
+    long = ids(2, 90)
+    with torch.no_grad():
+        expected = model(long, use_cache=False).logits
+        torch.testing.assert_close(mine(long), expected, atol=1e-5, rtol=0.0)
+        assert "head_dim" in changes or (plain(long, use_cache=False).logits - expected).abs().max() > 0.1
+    assert_goes_on(mine, model)
+    mine.save_pretrained(tmp_path)
+    saved = load_model(tmp_path)
+    assert saved.config == mine.config
+    again = to_transformers(saved)
+    for key, value in changes.items():
+        assert getattr(again.config, key) == value, key
+    assert type(again) is type(model)
+    with torch.no_grad():
+        torch.testing.assert_close(again(long, use_cache=False).logits, expected, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mscale": 0.7, "mscale_all_dim": 1.3},
+        {"mscale": 0.7},
+        {"beta_fast": 0, "beta_slow": None},
+        {"rope_theta": 3.0, "beta_fast": 100.0},
+        {"factor": 0.5},
+        {"partial_rotary_factor": 1.0, "type": "yarn"},
+    ],
+)
+def test_what_yarn_leaves_unsaid(changes: dict[str, Any]) -> None:
+    """Numbers that their YaRN derives from others, or takes for granted, are the same here."""
+    kept = ("rope_type", "rope_theta", "factor", "original_max_position_embeddings")
+    model = theirs("LlamaForCausalLM", head_dim=16, rope_parameters={**{key: YARN[key] for key in kept}, **changes})
+    with torch.no_grad():
+        expected = model(ids(2, 90), use_cache=False).logits
+        torch.testing.assert_close(from_transformers(model)(ids(2, 90)), expected, atol=1e-5, rtol=0.0)
 
 
 def wake(model: Any) -> None:
@@ -311,8 +387,9 @@ def test_a_converted_model_is_saved_like_any(tmp_path: Any) -> None:
         ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ("GPT2LMHeadModel", {"activation_function": "tanh"}, "'tanh'"),
         ("LlamaForCausalLM", {"attention_bias": True}, "attention_bias is True"),
-        ("LlamaForCausalLM", {"head_dim": 8}, "head_dim is 8, and only 6"),
-        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, "linear"),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynam"),
+        ("LlamaForCausalLM", {"rope_parameters": {**LLAMA3, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is"),
+        ("LlamaForCausalLM", {"rope_parameters": {**LLAMA3, "beta_fast": 2.0}}, "'llama3' with beta_fast"),
         ("LlamaForCausalLM", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("LlamaForCausalLM", {"sliding_window": 3}, "sliding_window is 3"),
         ("MistralForCausalLM", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types has full_att"),

@@ -14,6 +14,7 @@ from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling import beam_search, generate, sample, stream
+from tinytrans.sampling.choose import check_signs
 from tinytrans.sampling.generate import draw, greedy_step, pad_left
 
 V = 17
@@ -343,3 +344,68 @@ def test_no_prompts_are_refused() -> None:
     """Padding nothing raises ValueError."""
     with pytest.raises(ValueError, match="no prompts"):
         pad_left([])
+
+
+class Breaking(Counter):
+    """A Counter whose second row's logits are broken from the third step on."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        logits = super().forward(ids, cache=cache)
+        if len(self.shown) > 2:
+            logits[1, -1, 5 if self.value != -torch.inf else slice(None)] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"repetition_penalty": 2.0}]
+)
+def test_logits_that_allow_no_token_are_told(value: float, options: dict[str, Any]) -> None:
+    """Where logits are NaN or infinite nothing is said: the step and the row are named, whatever draws the ids."""
+    steps = stream(Breaking(value), PROMPT, max_new_tokens=6, use_cache=False, **options)
+    assert len([next(steps), next(steps)]) == 2
+    with pytest.raises(FloatingPointError, match="row 1 hold NaN or infinity at step 2"):
+        next(steps)
+    with pytest.raises(FloatingPointError, match="row 1 hold NaN or infinity at step 2"):
+        generate(Breaking(value), PROMPT, max_new_tokens=6, stop=3, use_cache=False, **options)
+    with pytest.raises(FloatingPointError, match="row 0"):
+        sample(torch.tensor([[value, value]]), **{k: v for k, v in options.items() if k != "repetition_penalty"})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_of_nan_does_not_speak(temperature: float) -> None:
+    """A trained model gone wrong is told with and without a cache, at the first step."""
+    model = GPT(GPTConfig(vocab_size=V, n_layers=1, d_model=8, n_heads=2))
+    model.blocks[0].attention.out.weight.data[0, 0] = float("nan")
+    for use_cache in (True, False):
+        with pytest.raises(FloatingPointError, match="at step 0"):
+            generate(model, PROMPT, max_new_tokens=4, temperature=temperature, use_cache=use_cache)
+
+
+def test_signs_are_looked_at_together() -> None:
+    """Of many steps at once the first that is broken is named, as it is on a GPU behind the last step."""
+    fine, broken = torch.zeros(3), torch.tensor([0.0, float("nan"), float("inf")])
+    check_signs([])
+    check_signs([fine, fine])
+    with pytest.raises(FloatingPointError, match="row 1 hold NaN or infinity at step 2"):
+        check_signs([fine, fine, broken, broken])
+
+
+def test_no_temperature_is_too_low() -> None:
+    """Near 0 a temperature is greedy in every precision, though logits divided by it would be infinite."""
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        logits = torch.tensor([[90.0, 100.0, -100.0], [3.0, 1.0, 2.0]], dtype=dtype)
+        for temperature in (1e-3, 1e-30):
+            assert sample(logits, temperature=temperature).tolist() == [1, 0]
+
+
+def test_any_number_of_axes_is_drawn_from() -> None:
+    """Logits (..., V) give ids (...), drawn or greedy."""
+    logits = 100.0 * nn.functional.one_hot(torch.tensor([[3, 1], [0, 2]]), 5)
+    for temperature in (0.0, 1.0):
+        assert sample(logits, temperature=temperature).tolist() == [[3, 1], [0, 2]]
+        assert sample(logits[0, 0], temperature=temperature).item() == 3

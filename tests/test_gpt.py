@@ -409,3 +409,10 @@ def test_alibi_tells_places_apart_and_has_no_end() -> None:
     cache = gpt.new_cache(B, 30)
     got = torch.cat([gpt(part, cache=cache) for part in x.split([4, 1, 25], dim=1)], dim=1)
     torch.testing.assert_close(got, gpt(x))
+
+
+def test_no_position_is_before_the_first() -> None:
+    """A learned table is not read from its end by a negative position."""
+    gpt = GPT(GPTConfig(vocab_size=5, n_layers=1, d_model=4, n_heads=2, positions="learned"))
+    with pytest.raises(ValueError, match="position -2 is before the first"):
+        gpt(torch.tensor([[1, 2, 3]]), positions=torch.arange(3) - 2)

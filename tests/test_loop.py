@@ -468,6 +468,13 @@ def test_counts_begin_at_one(wrong: dict[str, int]) -> None:
         run(2, **wrong)
 
 
+def test_no_run_is_shorter_than_none() -> None:
+    """A run of no steps is fine; one of fewer is refused."""
+    assert run(0)[1].losses == []
+    with pytest.raises(ValueError, match="steps -1 counts from 0"):
+        run(-1)
+
+
 def test_pooled_means_are_the_mean_of_all() -> None:
     """Means over 1, 3 and 0 numbers, weighed by their counts, are the mean over all four; without any it is 0."""
     parts = [torch.randn(1, 2), torch.randn(3, 2)]

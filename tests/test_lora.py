@@ -382,3 +382,9 @@ def test_peft_computes_the_same() -> None:
         x = torch.randn(5, 6)
         torch.testing.assert_close(ours(x), theirs(x))
         assert trainable_parameters(ours) == theirs.get_nb_trainable_parameters()
+
+
+def test_a_rank_is_a_whole_number() -> None:
+    """Half a dimension is refused by its value, not by torch's shapes."""
+    with pytest.raises(ValueError, match=r"rank 2\.5 is not a whole number"):
+        LoRALinear(nn.Linear(3, 3), rank=2.5)  # type: ignore[arg-type]

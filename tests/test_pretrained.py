@@ -200,3 +200,29 @@ def test_what_a_killed_save_left_is_swept_up(saved: Path) -> None:
             os.utime(path, (time.time() - age,) * 2)
     GPT(BASE).save_pretrained(saved)
     assert [path.name for path in saved.glob(".saving-*")] == [".saving-new"]
+
+
+@pytest.mark.parametrize("how", ["assign", "meta", "empty"])
+def test_what_loading_parts_comes_together(how: str) -> None:
+    """However weights are loaded, one matrix under two names stays, or becomes again, one parameter."""
+    source, model = GPT(BASE), GPT(BASE)
+    assert source.head.weight is source.embedding.weight
+    if how != "assign":
+        with torch.device("meta"):
+            model = GPT(BASE)
+    if how == "empty":
+        model.to_empty(device="cpu")
+    model.load_state_dict(source.state_dict(), assign=how != "empty")
+    assert model.head.weight is model.embedding.weight
+    assert model.n_params == source.n_params
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), source.parameters(), strict=True))
+
+
+def test_what_differs_stays_apart() -> None:
+    """Two matrices that are not the same are both kept, though the config would have one."""
+    model, state = GPT(BASE), GPT(BASE).state_dict()
+    state["head.weight"] = state["head.weight"] + 1
+    model.load_state_dict(state, assign=True)
+    assert torch.equal(model.head.weight, state["head.weight"])
+    assert torch.equal(model.embedding.weight, state["embedding.weight"])
+    assert not model.as_is().tie

@@ -77,3 +77,9 @@ def test_errors_name_both_values() -> None:
         answer_batch([[1], []], [[3], [4]])
     with pytest.raises(ValueError, match=r"ids \(1, 3\) and answer \(1, 2\)"):
         answer_targets(torch.zeros(1, 3).long(), torch.zeros(1, 2).bool())
+
+
+def test_shapes_that_disagree_are_refused() -> None:
+    """Targets of as many numbers, but in another shape, are somebody's mistake, not other targets."""
+    with pytest.raises(ValueError, match=r"logits \(2, 3, 5\) want targets \(2, 3\), not \(3, 2\)"):
+        sft_loss(torch.zeros(2, 3, 5), torch.zeros(3, 2, dtype=torch.long))

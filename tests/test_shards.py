@@ -19,8 +19,9 @@ from tinytrans.models import build
 from tinytrans.models.pretrained import own_weights
 from tinytrans.training import ranks
 from tinytrans.training.checkpoint import load
-from tinytrans.training.loop import Stepper, fit
+from tinytrans.training.loop import fit
 from tinytrans.training.optim import adamw, muon
+from tinytrans.training.runs import Stepper
 from tinytrans.training.shards import shard, sharded, whole
 
 ROOT = Path(__file__).parents[1]

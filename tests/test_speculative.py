@@ -195,3 +195,14 @@ def test_what_does_not_go_together_is_refused(
     """Several prompts, no draft, other vocabularies and too long texts raise ValueError and are named."""
     with pytest.raises(ValueError, match=message):
         speculate(model(), model(**draft), prompt, max_new_tokens=7, **options)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", ["model", "draft"])
+def test_logits_of_nan_are_told(broken: str, temperature: float) -> None:
+    """Whichever of the two has lost its numbers is named."""
+    config = GPTConfig(vocab_size=4, n_layers=1, d_model=8, n_heads=2, max_len=32)
+    models = {name: GPT(config) for name in ("model", "draft")}
+    models[broken].embedding.weight.data[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=f"logits of the {broken} hold NaN"):
+        speculate(models["model"], models["draft"], PROMPT, max_new_tokens=5, temperature=temperature)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tinytrans.adapters.lora import lora
-from tinytrans.config import GPTConfig
+from tinytrans.config import GPTConfig, YarnScaling
 from tinytrans.models import unrolled
 from tinytrans.models.gpt import GPT
 from tinytrans.sampling import generate
@@ -37,10 +37,13 @@ def model(**changes: Any) -> GPT:
         {"qk_norm": True, "embedding_norm": True, "n_kv_heads": 1, "bias": True},
         {"window": 3, "feedforward": "relu2"},
         {"window": 7},
+        {"d_head": 6, "n_kv_heads": 2, "rope_scaling": YarnScaling(factor=4.0, trained_len=4)},
     ],
 )
 def test_read_one_by_one_the_numbers_are_the_models(positions: str, changes: dict[str, Any]) -> None:
     """After any prompt, each token read alone has the logits that the model gives it, and so has the next."""
+    if positions != "rope":
+        changes = {**changes, "rope_scaling": None}
     gpt = model(positions=positions, **changes)
     gpt.train()  # of which the unrolled one takes no notice
     cache = gpt.new_cache(2, 16)

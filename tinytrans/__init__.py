@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tinytrans.nn.masks import causal, decoder_mask, padding, window
     from tinytrans.nn.norms import LayerNorm, RMSNorm
     from tinytrans.nn.positions import rotate, rotation_at, sinusoidal
-    from tinytrans.sampling.generate import generate, sample, stream
+    from tinytrans.sampling.choose import sample
+    from tinytrans.sampling.generate import generate, stream
     from tinytrans.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
     from tinytrans.training.loop import fit
     from tinytrans.training.pretrain import evaluate, language_model_loss, next_token_loss, pretrain
@@ -68,7 +69,7 @@ HOMES = {
     "pretrain": "training.pretrain",
     "rotate": "nn.positions",
     "rotation_at": "nn.positions",
-    "sample": "sampling.generate",
+    "sample": "sampling.choose",
     "seed": "device",
     "sinusoidal": "nn.positions",
     "stream": "sampling.generate",

@@ -74,6 +74,8 @@ class LoRALinear(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(rank, int):
+            raise ValueError(f"rank {rank!r} is not a whole number")
         if rank < 1:
             raise ValueError(f"rank {rank} of {base} leaves nothing to train: at least 1")
         if not math.isfinite(alpha):

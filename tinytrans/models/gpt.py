@@ -14,10 +14,20 @@ from torch import Tensor, nn
 
 from tinytrans.config import GPTConfig
 from tinytrans.models.pretrained import Pretrained, tied_as
-from tinytrans.models.stack import STD, build_block, build_norm, check_ids, check_mask, check_positions, last_norm
+from tinytrans.models.stack import (
+    STD,
+    build_block,
+    build_norm,
+    build_rotation,
+    check_ids,
+    check_mask,
+    check_positions,
+    last_norm,
+    last_position,
+)
 from tinytrans.models.unrolled import unroll
 from tinytrans.nn.cache import KVCache, RollingCache
-from tinytrans.nn.positions import rotation_at, sinusoidal
+from tinytrans.nn.positions import sinusoidal
 
 
 class GPT(Pretrained):
@@ -39,6 +49,7 @@ class GPT(Pretrained):
         self.embedding = nn.Embedding(V, D)
         self.embedding_norm = build_norm(config) if config.embedding_norm else nn.Identity()
         self.position = nn.Embedding(config.max_len, D) if config.positions == "learned" else None
+        self.rotation = build_rotation(config)
         self.blocks = nn.ModuleList(
             build_block(config, causal=True, window=config.window) for _ in range(config.n_layers)
         )
@@ -122,12 +133,12 @@ class GPT(Pretrained):
             check_positions(positions, B, T)
             known = positions.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to wait
             if self.position is not None and known:
-                self.check(int(positions.max()) + 1)
+                self.check(last_position(positions) + 1)
         x = self.place(x, positions)
         rotation = None
-        if self.config.positions == "rope":
+        if self.rotation is not None:
             places = positions if positions.dim() == 1 else positions.unsqueeze(1)  # (B, 1, T): alike for all heads
-            rotation = rotation_at(places, self.config.head_width, base=self.config.rope_base, dtype=x.dtype)
+            rotation = self.rotation(places, dtype=x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, mask=mask, rotation=rotation, cache=None if cache is None else cache[i])
         if cache is not None:

@@ -40,6 +40,7 @@ class Pretrained(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self.register_load_state_dict_post_hook(tie_equals)
 
     def tie(self) -> None:
         """Make one parameter of those that the model's config lets share; here there are none."""
@@ -81,6 +82,17 @@ class Pretrained(nn.Module):
         fill(model, weights)
         model.tie()
         return model.eval()
+
+
+def tie_equals(model: Pretrained, _: object) -> None:
+    """What the config ties, and loading has parted (`assign=True`, or onto "meta"), is one again, if it is the same."""
+    apart = dict(model.named_parameters(remove_duplicate=False))
+    model.tie()
+    for name, tied in model.named_parameters(remove_duplicate=False):
+        own = apart[name]
+        if tied is not own and (own.is_meta or tied.is_meta or not torch.equal(own, tied)):
+            home, _, last = name.rpartition(".")
+            setattr(model.get_submodule(home), last, own)
 
 
 def check_depth(config: AnyConfig, tensors: int) -> None:

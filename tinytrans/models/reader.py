@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from tinytrans.config import ReaderConfig
 from tinytrans.models.pretrained import Pretrained, tied_as
-from tinytrans.models.stack import Stack, build_norm, check_ids, check_positions
+from tinytrans.models.stack import Stack, build_norm, build_rotation, check_ids, check_positions, last_position
 from tinytrans.nn.attention import KeysValues
 from tinytrans.nn.cache import KVCache
-from tinytrans.nn.positions import Rotation, rotation_at, sinusoidal
+from tinytrans.nn.positions import Rotation, sinusoidal
 
 
 class Place(nn.Module):
@@ -46,7 +46,7 @@ class Place(nn.Module):
     def check(self, positions: Tensor) -> None:
         """Raise ValueError, naming both numbers, where a position is further than were learned."""
         if positions.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would have to wait
-            stop = int(positions.max()) + 1
+            stop = last_position(positions) + 1
             if stop > self.max_len:
                 raise ValueError(f"{stop} positions are more than max_len {self.max_len}, and each is learned")
 
@@ -66,6 +66,7 @@ class Reader(Pretrained):
         self.widen = nn.Identity() if E == D else nn.Linear(E, D, bias=False)
         self.encoder = encoder
         self.place = Place(config)
+        self.rotation = build_rotation(config)
         self.decoder = Stack(config, config.decoder_layers, causal=True, cross=True)
         self.narrow = nn.Identity() if E == D else nn.Linear(D, E, bias=False)
         self.head = nn.Linear(E, V, bias=config.head_bias)
@@ -132,9 +133,9 @@ class Reader(Pretrained):
         x = self.embedding(ids)
         x = place(self.widen(x * math.sqrt(c.embedding_width) if c.scale_embedding else x), positions)
         rotation = None
-        if c.positions == "rope":
+        if self.rotation is not None:
             places = positions if positions.dim() == 1 else positions.unsqueeze(1)  # (B, 1, T): alike for all heads
-            rotation = rotation_at(places, c.head_width, base=c.rope_base, dtype=x.dtype)
+            rotation = self.rotation(places, dtype=x.dtype)
         return F.dropout(x, c.dropout, self.training), rotation
 
     def new_cache(self, batch: int, max_len: int | None = None) -> KVCache:

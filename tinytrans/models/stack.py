@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tinytrans.config import ModelConfig
+from tinytrans.config import ModelConfig, YarnScaling
 from tinytrans.nn.attention import Attention, KeysValues, ScoreBias
 from tinytrans.nn.block import RESIDUALS, Block
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.feedforward import FEEDFORWARDS
 from tinytrans.nn.norms import NORMS
-from tinytrans.nn.positions import Rotation, alibi
+from tinytrans.nn.positions import Rotation, alibi, rotation_at
+from tinytrans.nn.rope_scaling import linear, llama3, yarn, yarn_amplitude
 
 STD = 0.02  # of all weights at birth, GPT-2's and BERT's
+SPEEDS: dict[str, Callable[..., Tensor]] = {"linear": linear, "llama3": llama3, "yarn": yarn}
 
 
 class Stack(nn.Module):
@@ -69,6 +74,7 @@ def build_block(config: ModelConfig, *, causal: bool = False, cross: bool = Fals
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
+            d_head=config.d_head,
             bias=config.bias,
             qk_norm=config.qk_norm,
             dropout=config.dropout,
@@ -86,6 +92,23 @@ def build_block(config: ModelConfig, *, causal: bool = False, cross: bool = Fals
         residual=RESIDUALS[config.residual],
         dropout=config.dropout,
     )
+
+
+def build_rotation(config: Any) -> Callable[..., Rotation] | None:
+    """As `positions.rotation_at` for this config's heads: (positions (T,) or (B, 1, T), dtype=...) -> their rotation.
+
+    None where the config wants no rope.
+    """
+    if config.positions != "rope":
+        return None
+    plain = partial(rotation_at, K=config.head_width, base=config.rope_base)
+    if (scaling := getattr(config, "rope_scaling", None)) is None:
+        return plain
+    numbers = {field.name: getattr(scaling, field.name) for field in fields(scaling)}
+    amplitude = 1.0
+    if isinstance(scaling, YarnScaling):
+        amplitude = numbers.pop("amplitude") or yarn_amplitude(scaling.factor)
+    return partial(plain, speeds=partial(SPEEDS[scaling.model], **numbers), amplitude=amplitude)
 
 
 def build_norm(config: ModelConfig) -> nn.Module:
@@ -138,3 +161,11 @@ def check_positions(positions: Tensor, B: int, T: int) -> None:
     """Raise ValueError, naming both shapes, unless the positions are those of T tokens, for all rows or for each."""
     if tuple(positions.shape) not in ((T,), (1, T), (B, T)):
         raise ValueError(f"positions have shape {tuple(positions.shape)}, not ({T},) or ({B}, {T})")
+
+
+def last_position(positions: Tensor) -> int:
+    """The largest of the positions at which a table is to be read; raises ValueError for one before the first, 0."""
+    low, high = positions.aminmax()
+    if low < 0:
+        raise ValueError(f"position {int(low)} is before the first, 0, and each is learned")
+    return int(high)

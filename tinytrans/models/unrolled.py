@@ -19,7 +19,7 @@ from tinytrans.nn.block import Block, pre_norm
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.feedforward import ACTIVATIONS, FeedForward, SwiGLU
 from tinytrans.nn.norms import LayerNorm, RMSNorm
-from tinytrans.nn.positions import Rotation, rotate, rotation_at
+from tinytrans.nn.positions import Rotation, rotate
 
 if TYPE_CHECKING:
     from tinytrans.models.gpt import GPT
@@ -55,7 +55,7 @@ def unroll(model: GPT, cache: KVCache) -> Function | None:
         )
         for block in blocks
     ]
-    turns = turns_at(model, cache) if c.positions == "rope" else None
+    turns = None if model.rotation is None else turns_at(model.rotation, model, cache)
 
     @torch.inference_mode()
     def read(ids: Tensor) -> Tensor:
@@ -75,14 +75,13 @@ def unroll(model: GPT, cache: KVCache) -> Function | None:
     return read
 
 
-def turns_at(model: GPT, cache: KVCache) -> Callable[[int], Rotation]:
+def turns_at(rotation: Callable[..., Rotation], model: GPT, cache: KVCache) -> Callable[[int], Rotation]:
     """A position -> its rotation: those for which there is room are computed at once, the others one by one."""
-    c, weight = model.config, model.embedding.weight
-    room = min(cache.max_len, c.max_len)  # a rolling cache has no end
+    weight = model.embedding.weight
+    room = min(cache.max_len, model.config.max_len)  # a rolling cache has no end
 
     def compute(start: int, stop: int) -> Rotation:
-        at = torch.arange(start, stop, device=weight.device)
-        return rotation_at(at, c.head_width, base=c.rope_base, dtype=weight.dtype)
+        return rotation(torch.arange(start, stop, device=weight.device), dtype=weight.dtype)
 
     cos, sin = compute(0, room)
 

@@ -169,19 +169,20 @@ def fused_attend(
     ):  # the kernels' own causal mask is aligned to the first key, not the last
         hidden = masks.causal(T, S, device=q.device)
         mask = hidden if mask is None else mask & hidden
-    own = causal and mask is None and T > 1
     grouped = q.shape[-3] != k.shape[-3]
     if bias is not None:
         bias = bias.to(q.dtype)
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=own, enable_gqa=grouped)
+    if causal and mask is None and T > 1:  # asked by an if: of a traced T it is a symbol, which the kernel won't take
+        return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, enable_gqa=grouped)
 
 
 class Attention(nn.Module):
     """Multi-head attention with its weights: x (B, T, D) -> (B, T, D).
 
-    The D numbers of a token are split into H heads of width K = D / H, each head attends on its own, and W_O mixes what
-    they found. With n_kv_heads = G < H, groups of H / G heads share keys and values (multi-query: G = 1).
+    W_Q makes of each token H heads of width K, D / H unless `d_head` is given; each head attends on its own, and W_O
+    mixes what they found. With n_kv_heads = G < H, groups of H / G heads share keys and values (multi-query: G = 1).
     One matrix `qkv` holds W_Q, W_K and W_V; in cross-attention its rows for keys and values read the memory.
 
     Raises ValueError where the sizes do not divide. Sources: Vaswani et al. 2017, section 3.2.2, arXiv 1706.03762;
@@ -198,6 +199,7 @@ class Attention(nn.Module):
         n_heads: int,
         *,
         n_kv_heads: int | None = None,
+        d_head: int | None = None,
         bias: bool = False,
         qk_norm: bool = False,
         dropout: float = 0.0,
@@ -207,15 +209,19 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if d_model % n_heads:
+        if min(d_model, n_heads, n_kv_heads, 1 if d_head is None else d_head) < 1:
+            sizes = f"d_model {d_model}, n_heads {n_heads}, n_kv_heads {n_kv_heads}, d_head {d_head}"
+            raise ValueError(f"{sizes}: each that is given counts from 1")
+        if d_head is None and d_model % n_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of n_heads {n_heads}")
         if n_heads % n_kv_heads:
             raise ValueError(f"n_heads {n_heads} is not a multiple of n_kv_heads {n_kv_heads}")
-        self.n_heads, self.n_kv_heads, self.head_width = n_heads, n_kv_heads, d_model // n_heads
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.head_width = d_model // n_heads if d_head is None else d_head
         self.qk_norm, self.dropout, self.window, self.score_bias = qk_norm, dropout, window, score_bias
         self.causal = causal or window is not None  # a window looks back only, however short the sequence
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.head_width, bias=bias)
-        self.out = nn.Linear(d_model, d_model, bias=bias)
+        self.out = nn.Linear(n_heads * self.head_width, d_model, bias=bias)
 
     def forward(
         self,

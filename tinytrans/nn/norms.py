@@ -105,7 +105,11 @@ def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
 
     A GPU has a fused kernel for both directions, and a CPU one for the forward direction.
     """
-    if x.device.type == "cpu" and x.dtype == weight.dtype and torch.is_grad_enabled() and x.requires_grad:
+    if (
+        (x.device.type == "cpu" and x.dtype == weight.dtype)
+        and (torch.is_grad_enabled() and x.requires_grad)
+        and not torch.compiler.is_compiling()  # a compiler fuses by itself
+    ):
         y, _ = FusedRMSNorm.apply(x, weight, eps)
         return y
     return F.rms_norm(x, (x.shape[-1],), weight, eps)

@@ -10,6 +10,7 @@ the same numbers as `rope` and sooner.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -129,10 +130,19 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
-def rotation_at(positions: Tensor, K: int, *, base: float = 10000.0, dtype: torch.dtype | None = None) -> Rotation:
+def rotation_at(
+    positions: Tensor,
+    K: int,
+    *,
+    base: float = 10000.0,
+    dtype: torch.dtype | None = None,
+    speeds: Callable[..., Tensor] = frequencies,
+    amplitude: float = 1.0,
+) -> Rotation:
     """The rotation of heads of even width K at absolute positions (..., T): pair i turns by position * base^(-2i/K).
 
-    Where each row of a batch has positions of its own, they are (B, 1, T): the same for every head.
+    Where each row of a batch has positions of its own, they are (B, 1, T): the same for every head. Other `speeds` than
+    those of the paper, and lengths times an `amplitude`, are those of `tinytrans.nn.rope_scaling`.
     Angles are computed in float32, whatever the dtype of the result: a half-precision angle loses its whole circles.
     Raises ValueError where K is odd. Source: Su et al. 2021 (RoPE), section 3.2, arXiv 2104.09864.
 
@@ -142,8 +152,10 @@ def rotation_at(positions: Tensor, K: int, *, base: float = 10000.0, dtype: torc
     """
     if K % 2:
         raise ValueError(f"a head of width {K} has no pairs to rotate: the width must be even")
-    angles = positions[..., None] * frequencies(K, base, device=positions.device)
+    angles = positions[..., None] * speeds(K, base, device=positions.device)
     cos, sin = angles.cos(), angles.sin()
+    if amplitude != 1:
+        cos, sin = cos * amplitude, sin * amplitude
     return Rotation(torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype))
 
 

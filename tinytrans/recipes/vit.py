@@ -19,8 +19,9 @@ from tinytrans.models.vit import ViT
 from tinytrans.recipes.report import Report, Row, Run
 from tinytrans.training.classify import accuracy, class_loss
 from tinytrans.training.journal import History
-from tinytrans.training.loop import Stepper, fit
+from tinytrans.training.loop import fit
 from tinytrans.training.optim import adamw, muon, wsd
+from tinytrans.training.runs import Stepper
 
 BATCH = 64
 

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from tinytrans.sampling.beam import beam_search
-from tinytrans.sampling.generate import generate, pad_left, sample, stream
+from tinytrans.sampling.choose import sample
+from tinytrans.sampling.generate import generate, pad_left, stream
 from tinytrans.sampling.speculative import speculate
 
 __all__ = ["beam_search", "generate", "pad_left", "sample", "speculate", "stream"]

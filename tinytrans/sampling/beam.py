@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tinytrans.sampling.choose import check_signs
 from tinytrans.sampling.generate import LanguageModel, check_prompts, evaluating, next_logits
 
 NEVER = float("-inf")  # the score of what does not exist
@@ -69,7 +70,8 @@ def beam_search(
 
     What finishes among the W best of a step waits among the W best finished ones; the search ends when no unfinished
     text can still overtake them. It looks at W V texts a step, of V^n in all: the best of all may be dropped early.
-    Of each row the first pads[b] ids are padding. Raises ValueError where prompt and answer exceed max_len.
+    Of each row the first pads[b] ids are padding. Raises ValueError where prompt and answer exceed max_len, and at the
+    end FloatingPointError, naming the step and the row, where logits were NaN or infinite.
     Source: Graves 2012, arXiv 1211.3711; Sutskever et al. 2014, section 3.2, arXiv 1409.3215.
     """
     check_prompts(ids, max_new_tokens, pads)
@@ -83,6 +85,7 @@ def beam_search(
     modules = list(model.modules())
     rows = torch.arange(B, device=ids.device)[:, None]  # (B, 1)
     alive = Beams(ids.new_zeros(B, 1, 0), torch.zeros(B, 1, device=ids.device))
+    signs: list[Tensor] = []  # finite unless a row's logits are not
     done = Beams(ids.new_zeros(B, W, n_max), torch.full((B, W), NEVER, device=ids.device))
     for n in range(1, n_max + 1):
         width = alive.ids.shape[1]
@@ -90,6 +93,7 @@ def beam_search(
         hidden = None if pads is None else pads.repeat_interleave(width)
         with evaluating(modules):
             logits = next_logits(model, texts, cache, hidden)
+        signs.append(logits.reshape(B, -1).amax(dim=-1))
         log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # half would make ties
         scores = alive.scores[:, :, None] + log_p.view(B, width, -1)  # (B, width, V)
         V = scores.shape[-1]
@@ -106,6 +110,7 @@ def beam_search(
             break
         if cache is not None:
             cache.reorder((rows * width + parents).flatten())
+    check_signs(signs)
     return Beams(done.ids[:, :, :n], done.scores)
 
 

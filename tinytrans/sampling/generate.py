@@ -1,7 +1,7 @@
 """Generation: a model and ids (B, T) -> the ids with what the model says next (B, T + n).
 
-`sample` draws one token from logits, `stream` goes on step by step, `generate` collects the steps. Prompts of unequal
-length are padded on the left (`pad_left`), so that all of them end where the model goes on.
+`stream` goes on step by step, `generate` collects the steps; which id it is, says `tinytrans.sampling.choose`. Prompts
+of unequal length are padded on the left (`pad_left`), so that all of them end where the model goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling import filters
+from tinytrans.sampling.choose import check_signs, choose
 
 
 class LanguageModel(Protocol):
@@ -76,53 +77,6 @@ def draw(probabilities: Tensor, chance: Tensor) -> Tensor:
     return (ends <= chance[..., None]).sum(dim=-1)
 
 
-def sample(
-    logits: Tensor,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draw one id a row from logits (B, V) -> (B,): temperature first, then the filters, then chance.
-
-    temperature = 0 is greedy: the most probable token, without chance.
-
-    >>> sample(torch.tensor([[1.0, 3.0, 2.0]]), temperature=0.0)
-    tensor([1])
-    """
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    chances = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    return torch.multinomial(chances, 1, generator=generator).squeeze(-1)
-
-
-def probabilities(
-    logits: Tensor,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-) -> Tensor:
-    """The chance of each token to be drawn by `sample`: logits (..., V) -> (..., V); at temperature 0 all or nothing.
-
-    >>> probabilities(torch.tensor([1.0, 3.0, 3.0]), top_k=2)
-    tensor([0.0000, 0.5000, 0.5000])
-    """
-    if temperature == 0:
-        return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1)
-    logits = filters.temperature(logits, temperature)
-    if top_k is not None:
-        logits = filters.top_k(logits, top_k)
-    if top_p is not None:
-        logits = filters.top_p(logits, top_p)
-    if min_p is not None:
-        logits = filters.min_p(logits, min_p)
-    return logits.softmax(dim=-1)
-
-
 def stream(
     model: LanguageModel,
     ids: Tensor,
@@ -144,6 +98,9 @@ def stream(
     longer than its max_len: see `forget`. It reads in eval mode; between two steps every module is in its old mode.
     Of each row the first pads[b] ids are padding (`pad_left`): the row goes on as it would without them, as long as
     all fit max_len.
+
+    Raises FloatingPointError, naming the step and the row, where the logits are NaN or infinite: on a CPU instead of
+    that step's ids, on a GPU behind the last, since asking sooner would make each step wait for the device.
     """
     check_prompts(ids, max_new_tokens, pads)
     B, T = ids.shape
@@ -154,8 +111,10 @@ def stream(
     modules = list(model.modules())  # walked once, not at every step
     unroll = getattr(model, "one_by_one", None) if pads is None else None
     read: Callable[[Tensor], Tensor] | None = None
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    signs: list[Tensor] = []
     start = 0
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         if (kept := forget(start, ids.shape[1], max_len)) > start:
             start = kept
             if cache is not None:
@@ -172,15 +131,20 @@ def stream(
         if repetition_penalty != 1:
             seen = None if pads is None else not_padding(ids.shape[1], pads)
             logits = filters.repetition_penalty(logits, ids, repetition_penalty, seen)
-        new = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
+        new, sign = choose(logits, generator, **options)
+        if sign.device.type == "cpu":
+            check_signs([sign], step)
+        else:
+            signs.append(sign)
         if stops is not None:
             new = torch.where(finished, ids[:, -1], new)
         yield new
         if stops is not None:
             finished = finished | torch.isin(new, stops)
             if finished.all():
-                return
+                break
         ids = torch.cat((ids, new[:, None]), dim=1)
+    check_signs(signs)
 
 
 def generate(
@@ -198,7 +162,10 @@ def generate(
     generator: torch.Generator | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Prompts (B, T) and what the model says next, (B, T + n), n <= max_new_tokens: all steps of `stream`, joined."""
+    """Prompts (B, T) and what the model says next, (B, T + n), n <= max_new_tokens: all steps of `stream`, joined.
+
+    Raises FloatingPointError, naming the step and the row, where the model's logits are NaN or infinite.
+    """
     steps = stream(
         model,
         ids,

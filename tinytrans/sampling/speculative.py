@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tinytrans.nn.cache import KVCache
-from tinytrans.sampling.generate import LanguageModel, evaluating, probabilities
+from tinytrans.sampling.choose import probabilities
+from tinytrans.sampling.generate import LanguageModel, evaluating
 
 
 class Rewindable(LanguageModel, Protocol):
@@ -90,7 +91,8 @@ def speculate(
 
     Every text is exactly as likely as without the draft (greedy: it is the same text); a good draft only saves
     readings of the model, a bad one costs time. Filters apply to both. Raises ValueError for several prompts, other
-    vocabularies, and where prompt and answer exceed the max_len of either.
+    vocabularies, and where prompt and answer exceed the max_len of either; FloatingPointError where the logits of
+    either are NaN or infinite.
     """
     check(model, draft, ids, max_new_tokens, k)
     stops = set() if stop is None else {stop} if isinstance(stop, int) else set(stop)
@@ -101,6 +103,7 @@ def speculate(
     while (T := ids.shape[1]) < end:
         text, q = ahead(draft, ids, caches[1], min(k, end - T - 1), options, generator)
         p = read(model, text, caches[0], T, options)  # (k + 1, V)
+        check_chances(T, model=p, draft=q)
         drafted = text[0, T:]
         chance = torch.rand(len(drafted), generator=generator, device=ids.device)
         n, last = verify(drafted, q, p, chance)
@@ -127,7 +130,7 @@ def ahead(
     q = [torch.empty(0, draft.config.vocab_size, device=ids.device)]
     for _ in range(k):
         q.append(read(draft, ids, cache, ids.shape[1], options))
-        ids = torch.cat((ids, torch.multinomial(q[-1], 1, generator=generator)), dim=1)
+        ids = torch.cat((ids, torch.multinomial(q[-1].nan_to_num(1.0), 1, generator=generator)), dim=1)
     return ids, torch.cat(q)
 
 
@@ -136,7 +139,15 @@ def read(model: LanguageModel, ids: Tensor, cache: KVCache, T: int, options: dic
     """The probabilities of the token at place T and of each after it, to one beyond the text (1, S): (S - T + 1, V)."""
     with evaluating(model.modules()):
         logits = model(ids[:, cache.length :], cache=cache)
-    return probabilities(logits[0, -(ids.shape[1] - T + 1) :].float(), **options)
+    logits = logits[0, -(ids.shape[1] - T + 1) :]
+    return probabilities(logits.to(torch.promote_types(logits.dtype, torch.float32)), **options)
+
+
+def check_chances(T: int, **chances: Tensor) -> None:
+    """Raise FloatingPointError, naming the model whose it is, for a distribution (..., V) with NaN in it."""
+    for name, each in chances.items():
+        if each.sum().isnan():
+            raise FloatingPointError(f"the logits of the {name} hold NaN or infinity, {T} ids from the beginning")
 
 
 def check(model: LanguageModel, draft: LanguageModel, ids: Tensor, n: int, k: int) -> None:

@@ -58,7 +58,7 @@ def entropy(logits: Tensor) -> Tensor:
     >>> entropy(torch.zeros(4)).exp()
     tensor(4.)
     """
-    logp = logits.log_softmax(dim=-1)
+    logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
     finite = logp.clamp(min=torch.finfo(logp.dtype).min)  # 0 * -inf is NaN
     return -(logp.exp() * finite).sum(dim=-1)
 

@@ -7,35 +7,23 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tinytrans.device import autocast, pick
-from tinytrans.training import checkpoint as checkpoints
-from tinytrans.training import ranks, shards
+from tinytrans.training import ranks, runs, shards
+from tinytrans.training.display import READ_EVERY, Display
 from tinytrans.training.feed import Batches, draw, to_device
 from tinytrans.training.journal import History, Record, append_record
+from tinytrans.training.runs import Stepper
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Tensor | int]]
-READ_EVERY = 10  # steps between two looks at the losses: on a GPU each look waits for the device
-
-
-class Stepper(Protocol):
-    """What the loop asks of an optimiser; torch's have it, and so have `Optimizers`."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]: ...
-    def step(self) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
 def fit(
@@ -82,6 +70,8 @@ def fit(
     Ctrl-C ends the run after the step in progress (`History.interrupted`), a second one at once. Raises
     FloatingPointError at a loss that is not finite, FileExistsError at a checkpoint without `resume`.
     """
+    if steps < 0:
+        raise ValueError(f"steps {steps} counts from 0")
     if min(accumulate, every) < 1:
         raise ValueError(f"accumulate and every count from 1, not {accumulate} and {every}")
     if clip is not None and not clip > 0:
@@ -89,13 +79,13 @@ def fit(
     if device is not None:
         model.to(pick(device))
     _check_optimizer(model, optimizer)
-    history, rates = _begin(model, optimizer, checkpoint, resume, generator)
+    history, rates = runs.begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
     weights = list(model.parameters())
-    with _interrupt() as asked, _compiled(model, compile), _Display(history, steps, progress and first) as display:
+    with _interrupt() as asked, _compiled(model, compile), Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
@@ -122,7 +112,7 @@ def fit(
                     if watch is not None and first:
                         watch(record)
                     if checkpoint is not None:
-                        _save(checkpoint, model, optimizer, history, rates, generator)
+                        runs.save(checkpoint, model, optimizer, history, rates, generator)
                 if history.interrupted:
                     break
         finally:
@@ -190,45 +180,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Display:
-    """The bar, and the record of what came since the last one."""
-
-    def __init__(self, history: History, steps: int, progress: bool) -> None:
-        self.history = history
-        self.bar = tqdm(total=max(steps, history.steps), initial=history.steps, disable=not progress, mininterval=0.5)
-        self.began = time.perf_counter()
-        self.seconds_before, self.tokens_before = history.seconds, history.seen
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def update(self, lr: float) -> None:
-        """One step more on the bar, with the figures that are known by now."""
-        self.bar.update()
-        seconds = time.perf_counter() - self.began
-        if self.history.steps and self.bar.n == self.history.steps:
-            speed = (self.history.seen - self.tokens_before) / seconds
-            self.bar.set_postfix_str(
-                f"loss {self.history.mean(READ_EVERY):.3f}, {speed:,.0f} tokens/s, lr {lr:.2g}", refresh=False
-            )
-
-    def record(self, lr: float) -> Record:
-        """The steps since the last record in five numbers; tokens and seconds are those of the whole run."""
-        history = self.history
-        since = history.steps - (int(history.records[-1]["step"]) if history.records else 0)
-        seconds = self.seconds_before + time.perf_counter() - self.began
-        return {
-            "step": history.steps,
-            "loss": history.mean(since),
-            "lr": lr,
-            "tokens": history.seen,
-            "seconds": round(seconds, 3),
-        }
-
-
 def _check_optimizer(model: nn.Module, optimizer: Stepper) -> None:
     """Raise ValueError where the optimiser moves none of the model's parameters: it would train, and learn nothing."""
     moved = {id(weight) for group in optimizer.param_groups for weight in group.get("params", ())}
@@ -237,63 +188,6 @@ def _check_optimizer(model: nn.Module, optimizer: Stepper) -> None:
             f"the optimiser moves {len(moved)} tensors, none of which is a parameter of this {type(model).__name__}: "
             "make it of this model, after whatever replaces its parameters"
         )
-
-
-def _begin(
-    model: nn.Module, optimizer: Stepper, checkpoint: str | Path | None, resume: bool, generator: torch.Generator | None
-) -> tuple[History, list[float]]:
-    """A run's history and learning rates: empty and the optimiser's own, or all as in the checkpoint."""
-    found = ranks.gather(checkpoint is not None and Path(checkpoint).exists())[0]  # one answer for all processes
-    if checkpoint is None or not found:
-        if not shards.sharded(model):
-            ranks.same_start(model)
-        return History(), [float(group["lr"]) for group in optimizer.param_groups]
-    if not resume:
-        raise FileExistsError(
-            f"{checkpoint} holds a run already: resume=True goes on with it, another name begins anew"
-        )
-    state = checkpoints.load(checkpoint)
-    if missing := {"model", "optimizer", "history", "chances", "rates"} - state.keys():
-        raise checkpoints.CheckpointError(f"{checkpoint} is of no run of fit: it lacks {', '.join(sorted(missing))}")
-    try:
-        history, rates = History.restore(state["history"]), [float(rate) for rate in state["rates"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise checkpoints.CheckpointError(f"{checkpoint} holds no history: {type(error).__name__} {error}") from error
-    checkpoints.load_weights(model, state["model"], checkpoint)
-    try:
-        shards.take_state(optimizer, state["optimizer"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        kind = type(optimizer).__name__
-        raise checkpoints.CheckpointError(f"{checkpoint} is of another optimiser than this {kind}: {error}") from error
-    if ranks.rank() < len(state["chances"]):  # of more processes than before, the new ones keep their own chance
-        own = state["chances"][ranks.rank()]
-        try:
-            checkpoints.restore_chance(own["global"])
-            if generator is not None:
-                generator.set_state(own["generator"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise checkpoints.CheckpointError(f"{checkpoint} holds no state of chance: {error}") from error
-    return history, rates
-
-
-def _save(
-    path: str | Path,
-    model: nn.Module,
-    optimizer: Stepper,
-    history: History,
-    rates: list[float],
-    generator: torch.Generator | None,
-) -> None:
-    state: dict[str, Any] = {
-        "model": shards.whole(model.state_dict()),
-        "optimizer": shards.whole(optimizer.state_dict()),
-        "history": history.state(),
-    }
-    generated = None if generator is None else generator.get_state()
-    chances = ranks.gather({"global": checkpoints.chance(), "generator": generated})
-    if ranks.rank() == 0:
-        checkpoints.save(path, state | {"chances": chances, "rates": rates})
-    ranks.gather(None)  # nobody goes on before the file is whole: the next may look for it
 
 
 def _agreed(asked: Callable[[], bool], look: bool) -> bool:

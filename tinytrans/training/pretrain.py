@@ -52,9 +52,9 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
         raise ValueError(
             f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
         )
-    log_p = logits.float().log_softmax(dim=-1)  # half precision would round small surprises to 0
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half would round small surprises to 0
     real = targets != -100
-    surprise = -log_p.gather(-1, targets.masked_fill(~real, 0).unsqueeze(-1)).squeeze(-1)  # (B, T)
+    surprise = -exact.log_softmax(dim=-1).gather(-1, targets.masked_fill(~real, 0).unsqueeze(-1)).squeeze(-1)  # (B, T)
     return surprise.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
 
 
@@ -68,7 +68,7 @@ def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
         )
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half would lose the sum's small parts
-    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten().long(), ignore_index=IGNORED, reduction="sum")
     return total, (targets != IGNORED).sum()
 
 

@@ -51,7 +51,12 @@ def sft_loss(logits: Tensor, targets: Tensor) -> Tensor:
     >>> round(sft_loss(torch.zeros(1, 2, 10), torch.tensor([[-100, 3]])).item(), 4)  # ln 10
     2.3026
     """
-    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")  # -100 is left out
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
+        )
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half would lose the sum's small parts
+    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten().long(), reduction="sum")  # -100 is left out
     return total / (targets != -100).sum().clamp(min=1)
 
 

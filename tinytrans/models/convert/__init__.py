@@ -28,11 +28,11 @@ def from_transformers(model: Any) -> Pretrained:
     """Their model -> ours with a copy of its weights, in eval mode, on its device and of its dtype.
 
     Known are GPT2LMHeadModel, LlamaForCausalLM, MistralForCausalLM, MarianMTModel, BartForConditionalGeneration,
-    ViTForImageClassification, BertModel and Bert with its heads for pretraining, classes and spans. Of several
-    dropouts, which matter in training alone, the one on the stream is taken; Llama and Mistral have it on the attention
-    alone, here it then acts on the stream as well. A text may be as long as theirs says (max_position_embeddings):
-    generation beyond it forgets the beginning. Raises ValueError for another class, and for what ours could not do the
-    same way.
+    ViTForImageClassification, BertModel and Bert with its heads for pretraining, classes and spans; rope may be plain,
+    "linear", "llama3" or "yarn". Of several dropouts, which matter in training alone, the one on the stream is taken;
+    Llama and Mistral have it on the attention alone, here it then acts on the stream as well. A text may be as long as
+    theirs says (max_position_embeddings): generation beyond it forgets the beginning. Raises ValueError for another
+    class, and for what ours could not do the same way.
     """
     name = type(model).__name__
     known = {name: family for family in FAMILIES for name in family.classes}

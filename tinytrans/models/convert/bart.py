@@ -52,7 +52,7 @@ def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config; token 0 pads and starts unless told."""
     demand(c, positions="learned", embedding_norm=True)
     demand(c, norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
-    demand(c, embedding_width=c.d_model, norm_eps=1e-5, tie=True)
+    demand(c, head_width=c.d_model // c.n_heads, embedding_width=c.d_model, norm_eps=1e-5, tie=True)
     return "BartForConditionalGeneration", {
         "vocab_size": c.vocab_size,
         "encoder_layers": c.n_layers,

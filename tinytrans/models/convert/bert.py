@@ -53,6 +53,7 @@ def describe(model: Any) -> BERTConfig:
 def specify(c: BERTConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config."""
     demand(c, norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
+    demand(c, head_width=c.d_model // c.n_heads)
     if c.head == "pretraining":
         demand(c, feedforward="gelu")
     return {head: name for name, head in HEADS.items()}[c.head], {

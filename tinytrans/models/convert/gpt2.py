@@ -44,7 +44,7 @@ def describe(model: Any) -> GPTConfig:
 def specify(c: GPTConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config."""
     demand(c, positions="learned", norm="layer", residual="pre", bias=True, kv_heads=c.n_heads, window=None)
-    demand(c, qk_norm=False, embedding_norm=False)
+    demand(c, head_width=c.d_model // c.n_heads, qk_norm=False, embedding_norm=False)
     return "GPT2LMHeadModel", {
         "vocab_size": c.vocab_size,
         "n_layer": c.n_layers,

@@ -16,6 +16,7 @@ from tinytrans.models.convert.families import (
     place,
     tied,
 )
+from tinytrans.models.convert.rope import read_rope, write_rope
 from tinytrans.models.gpt import GPT
 
 
@@ -23,7 +24,6 @@ def describe(model: Any) -> GPTConfig:
     """Their model -> our config; Mistral's sliding window is our window."""
     c = model.config
     demand_usual(c, is_causal=True)
-    demand(c, head_dim=c.hidden_size // c.num_attention_heads)
     if activation(c.hidden_act) != "silu":
         raise ValueError(f"hidden_act is {c.hidden_act!r}, and only 'silu' can be carried over")
     window = getattr(c, "sliding_window", None)
@@ -34,15 +34,14 @@ def describe(model: Any) -> GPTConfig:
     kind = "full_attention" if window is None else "sliding_attention"
     if other := set(getattr(c, "layer_types", None) or ()) - {kind}:
         raise ValueError(f"layer_types has {', '.join(sorted(other))} beside a sliding_window of {window}")
-    rope = dict(c.rope_parameters)
-    if rope["rope_type"] != "default" or rope.keys() - {"rope_type", "rope_theta"}:
-        raise ValueError(f"rope with {rope} cannot be carried over, only the plain one, of type 'default'")
+    base, scaling = read_rope(c)
     return GPTConfig(
         vocab_size=c.vocab_size,
         n_layers=c.num_hidden_layers,
         d_model=c.hidden_size,
         n_heads=c.num_attention_heads,
         n_kv_heads=c.num_key_value_heads,
+        d_head=None if c.head_dim * c.num_attention_heads == c.hidden_size else c.head_dim,
         d_ff=c.intermediate_size,
         max_len=c.max_position_embeddings,
         norm="rms",
@@ -50,13 +49,14 @@ def describe(model: Any) -> GPTConfig:
         window=window,
         tie=tied(model),
         dropout=c.attention_dropout,
-        rope_base=rope["rope_theta"],
+        rope_base=base,
+        rope_scaling=scaling,
         norm_eps=c.rms_norm_eps,
     )
 
 
 def specify(c: GPTConfig) -> tuple[str, dict[str, Any]]:
-    """Our config -> the name of their model, Mistral's where there is a window, and the values of its config."""
+    """Our config -> the name of their model, Mistral's where Llama has none like it, and the values of its config."""
     demand(c, positions="rope", norm="rms", residual="pre", feedforward="swiglu", bias=False)
     demand(c, qk_norm=False, embedding_norm=False)
     values = {
@@ -65,16 +65,17 @@ def specify(c: GPTConfig) -> tuple[str, dict[str, Any]]:
         "hidden_size": c.d_model,
         "num_attention_heads": c.n_heads,
         "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_width,
         "intermediate_size": c.feedforward_width,
         "max_position_embeddings": c.max_len,
         "tie_word_embeddings": c.tie,
         "attention_dropout": c.dropout,
-        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_base},
+        "rope_parameters": write_rope(c.rope_base, c.rope_scaling),
         "rms_norm_eps": c.norm_eps,
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    if c.window is None:
+    if c.window is None and c.d_model % c.n_heads == 0:  # else Llama's config refuses, whatever the heads' own width
         return "LlamaForCausalLM", values
     return "MistralForCausalLM", {**values, "sliding_window": c.window}
 

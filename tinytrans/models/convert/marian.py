@@ -62,7 +62,8 @@ def check_sines(model: Any) -> None:
 def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config; token 0 pads and starts unless told."""
     demand(c, positions="sinusoidal", norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
-    demand(c, embedding_width=c.d_model, embedding_norm=False, norm_eps=1e-5, tie=True)
+    demand(c, head_width=c.d_model // c.n_heads, embedding_width=c.d_model, embedding_norm=False)
+    demand(c, norm_eps=1e-5, tie=True)
     if c.d_model % 2:
         raise ValueError(f"d_model {c.d_model} is odd, and their sines and cosines are then not halves")
     return "MarianMTModel", {

@@ -42,6 +42,7 @@ def describe(model: Any) -> ViTConfig:
 def specify(c: ViTConfig) -> tuple[str, dict[str, Any]]:
     """Our config -> the name of their model and the values of its config."""
     demand(c, norm="layer", residual="pre", bias=True, kv_heads=c.n_heads, qk_norm=False)
+    demand(c, head_width=c.d_model // c.n_heads)
     return "ViTForImageClassification", {
         "image_size": c.image_size,
         "patch_size": c.patch_size,
