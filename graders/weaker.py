@@ -86,6 +86,10 @@ class Lonely(Sandbox):
             command = [*as_nobody([base_folder(), *packages(), self._home]), *command]
         return Box(tuple(command), environment=environment(self._home))
 
+    def _start(self) -> None:
+        super()._start()
+        forget(self._home)
+
     def clear(self) -> bool:
         """Kill every process but the server: without a namespace none ends by itself. False where one lives on."""
         return self._end_all() and super().clear()
@@ -107,6 +111,11 @@ class Lonely(Sandbox):
             _signal(running or alive, signal.SIGSTOP if running else signal.SIGKILL)
             time.sleep(0.01)
         return not alive
+
+
+def forget(folder: str | None) -> None:
+    """Remove what a Player that has started has read, and needs no more: so kill -9 of the grader leaves no folder."""
+    shutil.rmtree(str(folder), ignore_errors=True)
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
@@ -230,6 +239,7 @@ class Container(Sandbox):
             said = self._complaint()
             self.close()
             raise IsolationError(f"the Player did not start at level 'container': {said}")
+        forget(self._home)
         self._watched()
 
     def _entered(self, door: socket.socket) -> socket.socket:
