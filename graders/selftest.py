@@ -45,7 +45,14 @@ PROBE = textwrap.dedent("""
     def _read(path):
         os.close(os.open(path, os.O_RDONLY))
 
-    def probe(outside, port, pid):
+    def _signal(pid, space):  # in another namespace the number is another process's, if any's
+        try:
+            other = os.stat("/proc/self/ns/pid").st_ino != space
+        except OSError:
+            other = False
+        return not other and os.kill(pid, 0) is None
+
+    def probe(outside, port, pid, space):
         libc = ctypes.CDLL(None, use_errno=True)
         mounted = libc.mount(b"none", b"/", b"no-such-file-system", 0, None)  # EPERM, or without a box ENODEV
         refused = mounted != 0 and ctypes.get_errno() == errno.EPERM
@@ -64,7 +71,7 @@ PROBE = textwrap.dedent("""
             "leave a file to those that come after": any(_can(lambda: _write(path)) for path in shared),
             "change a kernel setting": os.access("/proc/sys/kernel/core_pattern", os.W_OK),
             "see other processes": _can(lambda: len([p for p in os.listdir("/proc") if p.isdigit()]) > 8),
-            "signal other processes": _can(lambda: os.kill(pid, 0)),
+            "signal other processes": _can(lambda: _signal(pid, space)),
             "mount": not refused,
             "make a namespace": libc.unshare(0x10000000) == 0,  # of this child alone
             "use capabilities": capable or libc.prctl(39, 0, 0, 0, 0) != 1,  # no_new_privs
@@ -135,7 +142,8 @@ def escapes(sandbox: Sandbox, folders: Sequence[Path]) -> list[str]:
         os.chmod(secret.name, 0o644)  # readable by anyone who sees it
         child = sandbox.fork()
         child.run([("probe", PROBE)], 0)
-        found = child.ask("call", "probe", ([secret.name, *_contents(folders)], server.getsockname()[1], os.getpid()))
+        here = (server.getsockname()[1], os.getpid(), os.stat("/proc/self/ns/pid").st_ino)
+        found = child.ask("call", "probe", ([secret.name, *_contents(folders)], *here))
         child.close()
     alone = sandbox.level in ("full", "bwrap")
     return [str(what) for what in found if not (alone and what == LEFT)]

@@ -233,6 +233,7 @@ class Container(Sandbox):
             self.process = subprocess.Popen(
                 container_command(self.program, self.name, str(shown), self.limits, self.hidden),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said, start_new_session=True,
+                cwd=self._home,  # where Podman writes a file when memory ran out
             )  # fmt: skip
             self.control = self._entered(door)
         if not self._answers(self.limits.start):

@@ -48,7 +48,8 @@ def test_the_self_test_can_fail() -> None:
     """Without a box the same self-test finds the ways out."""
     with Sandbox("none") as made:
         reached = escapes(made, [Path(__file__).parents[1]])
-    assert {"read files outside", "reach a port of this machine", "see other processes"} <= set(reached)
+    found = {"read files outside", "reach a port of this machine", "see other processes", "signal other processes"}
+    assert found <= set(reached)
 
 
 LOOK = """

@@ -16,7 +16,7 @@ import torch
 from boxes import needs_box
 
 from graders import levels, selftest, weaker
-from graders.doctor import mends
+from graders.doctor import IN_A_CONTAINER, mends
 from graders.levels import IsolationError
 from graders.sandbox import LIMITS, RemoteSubject, Sandbox, Stopped
 from graders.selftest import escapes, strongest
@@ -256,6 +256,14 @@ def test_a_container_is_spoken_to(podman: Path) -> None:
     assert not made.alive
 
 
+@pytest.mark.skipif(missing_container() is not None, reason=f"no container here: {missing_container()}")
+def test_a_container_holds() -> None:
+    """In a real container the self-test finds no way out, and no folder that a later submission could look into."""
+    with boxes("container", limits=SHORT, hidden=[HOME]) as start, start() as made:
+        assert escapes(made, [HOME, Path.home()]) == []
+        assert works(made)
+
+
 def test_the_container_that_does_not_start(podman: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that is missing, and a container that ends at once, are errors that name the cause."""
     monkeypatch.setenv("PODMAN_RC", "125")
@@ -282,9 +290,7 @@ def test_the_containers_command(tmp_path: Path) -> None:
 
 def test_mends(tmp_path: Path) -> None:
     """The doctor reads from the kernel's settings what keeps bubblewrap from its namespaces, and says the line."""
-    assert mends(tmp_path) == [
-        "inside of a container: grade outside of it, or start it with --security-opt seccomp=unconfined"
-    ]
+    assert mends(tmp_path) == [IN_A_CONTAINER]
     for name, value, line in [
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "bwrap-userns-restrict"),
         ("kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
