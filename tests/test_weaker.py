@@ -231,6 +231,7 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("PODMAN_LOG", str(log))
     monkeypatch.setenv("IMAGE", weaker.IMAGE)
+    monkeypatch.delenv("TINYTRANS_IMAGE", raising=False)
     return log
 
 
