@@ -25,7 +25,10 @@ SETTINGS = (
     ("kernel/unprivileged_userns_clone", "0", "`sudo sysctl -w kernel.unprivileged_userns_clone=1`"),
     ("user/max_user_namespaces", "0", "`sudo sysctl -w user.max_user_namespaces=15000`"),
 )
-IN_A_CONTAINER = "inside of a container: grade outside of it, or start it with --security-opt seccomp=unconfined"
+IN_A_CONTAINER = (
+    "inside of a container: grade outside of it, or start it, not as root, with `--security-opt seccomp=unconfined` "
+    "and `--security-opt systempaths=unconfined` (Podman: `unmask=ALL`)"
+)
 
 
 def examine(root: Path) -> Iterator[tuple[bool, str]]:

@@ -32,7 +32,11 @@ MASKED = ("tinytrans*", "graders*", "solutions*")  # installed packages that hol
 NOBODY = 65534
 NEUTRAL = "/run"  # covered by a private tmpfs before anything is bound there: the host's own is not touched
 OLDEST_BWRAP = (0, 8)  # the first with --disable-userns
-BOOT = "import sys; sys.path[:0] = sys.argv[1].split('|'); del sys.argv[1]; from graders.player import main; main()"
+# torch asks for a folder for temporary files, which has to be writable, and is not in every box: it is told one
+BOOT = (
+    "import sys, tempfile; tempfile.tempdir = '/tmp'; sys.path[:0] = sys.argv[1].split('|'); del sys.argv[1]; "
+    "from graders.player import main; main()"
+)
 
 
 class IsolationError(RuntimeError):
@@ -57,6 +61,7 @@ def environment(home: str) -> dict[str, str]:
         "USER": "learner",
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "TORCHINDUCTOR_CACHE_DIR": home,  # torch makes this folder when it loads: one that is there already
     }
     return names | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": "/tmp", "MPLBACKEND": "Agg"}
 

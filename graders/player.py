@@ -22,8 +22,9 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -110,8 +111,19 @@ def _warm_up() -> None:
     backward(lambda x: torch.softmax(x @ x, -1) + torch.nn.functional.layer_norm(x, (2,)), (x,))  # loads sympy
     with traced():  # the first trace of a process loads half of torch's compiler
         torch.nn.functional.scaled_dot_product_attention(x, x, x)
-    with contextlib.suppress(Exception):  # who draws in an answer's cell pays for it in every later exercise
-        importlib.import_module("matplotlib.pyplot")
+    with contextlib.suppress(Exception), _no_new_folder():
+        importlib.import_module("matplotlib.pyplot")  # who draws in an answer's cell would load it in every exercise
+
+
+@contextlib.contextmanager
+def _no_new_folder() -> Iterator[None]:
+    """Within, who asks for a temporary folder gets the name of none: matplotlib wants one, and does without."""
+    make = tempfile.mkdtemp
+    tempfile.mkdtemp = lambda *_, **__: "/nowhere"  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        tempfile.mkdtemp = make
 
 
 def _kill(children: set[int], alone: bool) -> None:

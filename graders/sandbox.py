@@ -56,6 +56,7 @@ class Limits:
     processes: int = 32
     file: int = 64 << 20
     tmpfs: int = 64 << 20  # each of /tmp, /home/learner, /dev/shm
+    files: int = 16_384  # in all of them
     together: int = 4 << 30  # memory of all processes of a submission
     cpu: int = 20  # seconds of one process, which serves one exercise
 
@@ -265,7 +266,8 @@ class Sandbox:
         self._watched()
 
     def _watched(self) -> None:
-        self._watch = Watch(self.process.pid, self._kill, self.limits.together, self.limits.processes)
+        files = self.limits.files if self.level == "bwrap" else None  # bubblewrap sets no number of files
+        self._watch = Watch(self.process.pid, self._kill, self.limits.together, self.limits.processes, files)
 
     def renew(self) -> None:
         """Count from here on: the next submission's time and memory are not those of the one before."""

@@ -34,16 +34,30 @@ PROBE = textwrap.dedent("""
             s.connect(address)
 
     def _write(folder):  # a file without a name, which ends with its descriptor
-        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+        try:
+            os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            os.close(os.open(f"{folder}/probe-{os.getpid()}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.unlink(f"{folder}/probe-{os.getpid()}")
 
     def _read(path):
         os.close(os.open(path, os.O_RDONLY))
 
-    def probe(outside, port, pid):
+    def _signal(pid, space):  # in another namespace the number is another process's, if any's
+        try:
+            other = os.stat("/proc/self/ns/pid").st_ino != space
+        except OSError:
+            other = False
+        return not other and os.kill(pid, 0) is None
+
+    def probe(outside, port, pid, space):
         libc = ctypes.CDLL(None, use_errno=True)
         mounted = libc.mount(b"none", b"/", b"no-such-file-system", 0, None)  # EPERM, or without a box ENODEV
         refused = mounted != 0 and ctypes.get_errno() == errno.EPERM
         system = ["/", "/usr", "/etc", "/dev", "/player", *(p for p in sys.path if "packages" in p)]
+        shared = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/dev/mqueue", os.environ["HOME"]]
         header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
         capable = libc.capget(header, rights) != 0 or rights[0] or rights[3]  # effective, low and high
         reached = {
@@ -54,9 +68,10 @@ PROBE = textwrap.dedent("""
             "read files outside": any(_can(lambda: _read(path)) for path in outside),
             "see names of files outside": any(os.path.exists(path) for path in outside),
             "write to the system": any(_can(lambda: _write(path)) for path in system),
+            "leave a file to those that come after": any(_can(lambda: _write(path)) for path in shared),
             "change a kernel setting": os.access("/proc/sys/kernel/core_pattern", os.W_OK),
             "see other processes": _can(lambda: len([p for p in os.listdir("/proc") if p.isdigit()]) > 8),
-            "signal other processes": _can(lambda: os.kill(pid, 0)),
+            "signal other processes": _can(lambda: _signal(pid, space)),
             "mount": not refused,
             "make a namespace": libc.unshare(0x10000000) == 0,  # of this child alone
             "use capabilities": capable or libc.prctl(39, 0, 0, 0, 0) != 1,  # no_new_privs
@@ -69,6 +84,7 @@ PROBE = textwrap.dedent("""
 
 STRONG = ("full", "bwrap", "container")
 GRANTED = {"landlock": {"see names of files outside"}}  # what a level does not promise to keep
+LEFT = "leave a file to those that come after"  # where many use one box; who has one alone may write in it
 
 _open: dict[tuple[str, tuple[Path, ...]], Boxes] = {}
 _lock = threading.Lock()
@@ -126,9 +142,11 @@ def escapes(sandbox: Sandbox, folders: Sequence[Path]) -> list[str]:
         os.chmod(secret.name, 0o644)  # readable by anyone who sees it
         child = sandbox.fork()
         child.run([("probe", PROBE)], 0)
-        found = child.ask("call", "probe", ([secret.name, *_contents(folders)], server.getsockname()[1], os.getpid()))
+        here = (server.getsockname()[1], os.getpid(), os.stat("/proc/self/ns/pid").st_ino)
+        found = child.ask("call", "probe", ([secret.name, *_contents(folders)], *here))
         child.close()
-    return [str(what) for what in found]
+    alone = sandbox.level in ("full", "bwrap")
+    return [str(what) for what in found if not (alone and what == LEFT)]
 
 
 def _contents(folders: Sequence[Path]) -> list[str]:

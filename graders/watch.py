@@ -12,15 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from graders.confine import WRITABLE
+
 EVERY = 0.25  # seconds: what grows by a gigabyte in that time is still found before it hurts
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Watch:
-    """A thread that calls `kill` where the processes below `pid` become too many or need too much together."""
+    """A thread that calls `kill` where the processes below `pid` become too many or need too much together.
 
-    def __init__(self, pid: int, kill: Callable[[], None], memory: int, processes: int) -> None:
-        self.pid, self.kill, self.memory, self.processes = pid, kill, memory, processes
+    `files`: the most that they may have in the folders of their own; None where the kernel counts them, or has none.
+    """
+
+    def __init__(
+        self, pid: int, kill: Callable[[], None], memory: int, processes: int, files: int | None = None
+    ) -> None:
+        self.pid, self.kill, self.memory, self.processes, self.files = pid, kill, memory, processes, files
         self.peak = 0
         self._before = processor([pid])  # what it took to start is not the learner's
         self.why: str | None = None
@@ -60,10 +67,29 @@ class Watch:
         while not self._over.wait(EVERY):
             with self._look:
                 processes, used = self.sample()
-                if used > self.memory or processes > self.processes + 8:  # 8: our own
-                    self.why = f"{processes} processes with {used >> 20} MB together"
+                files = kept(listed(self.pid)) if self.files is not None else 0
+                if used > self.memory or processes > self.processes + 8 or files > (self.files or 0):  # 8: our own
+                    self.why = f"{processes} processes with {used >> 20} MB together and {files} files"
                     self.kill()
                     return
+
+
+def kept(pids: list[int]) -> int:
+    """How many files the processes have in the folders that they may write to, where these are not this machine's."""
+    found: dict[int, int] = {}
+    for pid in pids:
+        for folder in WRITABLE:
+            with suppress(OSError):
+                place = f"/proc/{pid}/root{folder}"
+                if (device := os.stat(place).st_dev) not in found and device not in _ours():
+                    about = os.statvfs(place)
+                    found[device] = about.f_files - about.f_ffree
+    return sum(found.values())
+
+
+def _ours() -> set[int]:
+    """The devices of this process's own folders: a process outside of the box has the same."""
+    return {os.stat(folder).st_dev for folder in ("/", *WRITABLE) if os.path.exists(folder)}
 
 
 def below(pid: int) -> list[int]:

@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -85,6 +86,10 @@ class Lonely(Sandbox):
             command = [*as_nobody([base_folder(), *packages(), self._home]), *command]
         return Box(tuple(command), environment=environment(self._home))
 
+    def _start(self) -> None:
+        super()._start()
+        forget(self._home)
+
     def clear(self) -> bool:
         """Kill every process but the server: without a namespace none ends by itself. False where one lives on."""
         return self._end_all() and super().clear()
@@ -106,6 +111,11 @@ class Lonely(Sandbox):
             _signal(running or alive, signal.SIGSTOP if running else signal.SIGKILL)
             time.sleep(0.01)
         return not alive
+
+
+def forget(folder: str | None) -> None:
+    """Remove what a Player that has started has read, and needs no more: so kill -9 of the grader leaves no folder."""
+    shutil.rmtree(str(folder), ignore_errors=True)
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
@@ -137,34 +147,49 @@ def closed(folder: Path) -> Path | None:
     return next((place for place in way[1:] if not place.stat().st_mode & 0o001), None)
 
 
+def image() -> str:
+    """The image that containers start from."""
+    return os.environ.get("TINYTRANS_IMAGE", IMAGE)
+
+
 def engine() -> str | None:
-    """The program that runs containers here, if any."""
-    return next((name for name in ENGINES if shutil.which(name)), None)
+    """The program that runs containers here: of those that are installed the first that has the image, if any."""
+    return next((name for name in ENGINES if shutil.which(name) and _lacks_image(name) is None), None)
 
 
 def missing_container() -> str | None:
     """What keeps the level "container" from being had here; None where nothing does."""
-    program = engine()
-    if program is None:
+    if not sys.platform.startswith("linux"):
+        return "a container is given this machine's own Python and packages, which are none of Linux's: grade in Linux"
+    installed = [name for name in ENGINES if shutil.which(name)]
+    if not installed:
         return "neither podman nor docker is installed: sudo apt install podman"
-    asked = [program, "image", "inspect", os.environ.get("TINYTRANS_IMAGE", IMAGE)]
+    found = [_lacks_image(name) for name in installed]
+    return None if None in found else found[0]
+
+
+def _lacks_image(program: str) -> str | None:
+    """Why this program cannot start a container from the image; None where it can."""
     try:
+        asked = [program, "image", "inspect", image()]
         done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program} does not answer: {error}"
     if done.returncode == 0:
         return None
     said = (done.stderr.strip().split("\n") or [""])[-1]
-    return f"{program} has no image to start from ({said}): {program} pull {asked[-1]}"
+    return f"{program} has no image to start from ({said}): {program} pull {image()}"
 
 
 def container_command(program: str, name: str, folder: str, limits: Limits, hidden: Sequence[Path] = ()) -> list[str]:
     """The command line of a container with this name: nothing to write, no network, no right, the Player's folder."""
     command = [program, "run", "--rm", "--name", name, "--pull=never", "--network=none", "--read-only"]
+    if Path(program).name == "podman":  # it puts a tmpfs over /tmp and others, which would outlive a submission
+        command += ["--read-only-tmpfs=false"]
     command += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={NOBODY}:{NOBODY}", "--ipc=private"]
     command += [f"--pids-limit={limits.processes + 8}", f"--memory={limits.together}"]
     command += [f"--memory-swap={limits.together}", "--hostname=player", "--workdir=/"]
-    command += ["--mount=type=tmpfs,destination=/dev/shm,tmpfs-mode=0555"]
+    command += [f"--mount=type=tmpfs,destination=/dev/{name},tmpfs-mode=0555" for name in ("shm", "mqueue")]
     shown = [("/usr", "/usr"), *((place, place) for place in [base_folder()] if place != "/usr")]
     shown += [(place, f"/packages/{i}") for i, place in enumerate(packages())]
     for outside, inside in [*shown, (folder, "/player")]:
@@ -176,7 +201,7 @@ def container_command(program: str, name: str, folder: str, limits: Limits, hidd
     for variable, value in environment("/").items():
         command += [f"--env={variable}={value}"]
     search = "|".join(["/player", *(f"/packages/{i}" for i in range(len(packages())))])
-    command += [os.environ.get("TINYTRANS_IMAGE", IMAGE), interpreter(), "-I", "-S", "-B", "-c", BOOT, search]
+    command += [image(), interpreter(), "-I", "-S", "-B", "-c", BOOT, search]
     return [*command, "/player/socket", "container", "alone"]
 
 
@@ -193,25 +218,29 @@ class Container(Sandbox):
 
     def _start(self) -> None:
         self.name = f"player-{secrets.token_hex(8)}"
-        self._home = tempfile.mkdtemp(prefix="player-")
-        os.chmod(self._home, 0o711)  # who does not know its name does not find what is in it
-        (Path(self._home) / "graders").mkdir()
+        self._home = tempfile.mkdtemp(prefix="player-")  # closed: only the engine passes through it
+        shown = Path(self._home) / "player"
+        (shown / "graders").mkdir(parents=True)
         for name in VISIBLE:
-            shutil.copy(HERE / name, Path(self._home) / "graders" / name)
+            shutil.copy(HERE / name, shown / "graders" / name)
+        for path in (shown, *shown.rglob("*")):  # nobody reads them, whatever this process's umask is
+            path.chmod(0o755 if path.is_dir() else 0o644)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         with socket.socket(socket.AF_UNIX) as door:
-            door.bind(f"{self._home}/socket")
-            os.chmod(f"{self._home}/socket", 0o666)
+            door.bind(f"{shown}/socket")
+            os.chmod(f"{shown}/socket", 0o666)
             door.listen(1)
             self.process = subprocess.Popen(
-                container_command(self.program, self.name, self._home, self.limits, self.hidden),
+                container_command(self.program, self.name, str(shown), self.limits, self.hidden),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said, start_new_session=True,
+                cwd=self._home,  # where Podman writes a file when memory ran out
             )  # fmt: skip
             self.control = self._entered(door)
         if not self._answers(self.limits.start):
             said = self._complaint()
             self.close()
             raise IsolationError(f"the Player did not start at level 'container': {said}")
+        forget(self._home)
         self._watched()
 
     def _entered(self, door: socket.socket) -> socket.socket:

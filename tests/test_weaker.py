@@ -16,7 +16,7 @@ import torch
 from boxes import needs_box
 
 from graders import levels, selftest, weaker
-from graders.doctor import mends
+from graders.doctor import IN_A_CONTAINER, mends
 from graders.levels import IsolationError
 from graders.sandbox import LIMITS, RemoteSubject, Sandbox, Stopped
 from graders.selftest import escapes, strongest
@@ -97,6 +97,18 @@ def test_what_holds_the_answers_is_not_there(box: Sandbox) -> None:
 
 
 @needs_landlock
+def test_nothing_is_made_among_the_machines_files(box: Sandbox) -> None:
+    """What torch and matplotlib want to write when they load is not written to this machine's /tmp."""
+    source = (
+        "import os, sys\nours = [v for v in os.environ.values() if v.startswith('/tmp/') and v != os.environ['HOME']]"
+    )
+    child = box.fork()
+    child.run([("ours", source + "\nloaded = 'matplotlib.pyplot' in sys.modules")], 1)
+    assert child.ask("value", "ours") == []
+    assert child.ask("value", "loaded") is True
+
+
+@needs_landlock
 def test_daemons_end(box: Sandbox) -> None:
     """A process that left its session is dead before the next fork, and so are those of a fork bomb."""
     bomb = "import os\nif os.fork() == 0:\n    os.setsid()\n    while True:\n        try: os.fork()\n        except OSError: pass\n"
@@ -166,6 +178,23 @@ def test_never_weaker_silently(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
 
 
+def test_a_container_elsewhere_than_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a container shows is this machine's Python: where that is none of Linux's, no image helps."""
+    monkeypatch.setattr(weaker.sys, "platform", "darwin")
+    assert "grade in Linux" in str(missing_container())
+
+
+def test_the_engine_that_has_the_image(podman: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Podman has no image and Docker has it, Docker is taken."""
+    docker = podman.parent / "bin" / "docker"
+    docker.write_text("#!/bin/sh\nexit 0\n")
+    docker.chmod(0o755)
+    assert weaker.engine() == "podman"
+    monkeypatch.setenv("PODMAN_RC", "125")
+    assert missing_container() is None
+    assert weaker.engine() == "docker"
+
+
 def test_old_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Landlock is missing or too old, the level cannot be had."""
     monkeypatch.setattr(weaker, "landlock_version", lambda: 2)
@@ -202,6 +231,7 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("PODMAN_LOG", str(log))
     monkeypatch.setenv("IMAGE", weaker.IMAGE)
+    monkeypatch.delenv("TINYTRANS_IMAGE", raising=False)
     return log
 
 
@@ -215,16 +245,24 @@ def test_a_container_is_spoken_to(podman: Path) -> None:
             child.run([("end", "import os\ndef end():\n    os._exit(0)\n")], 1)
             with pytest.raises(Stopped):
                 RemoteSubject(child, "end")()
-            home = Path(str(made._home))
+            assert not Path(str(made._home)).exists()  # so kill -9 leaves none
         with start() as again:
             assert again is made
             assert works(again)
+    asked = ["image", "inspect"]
     calls = [json.loads(line) for line in podman.read_text().split("\n") if line]
-    name = next(a for a in calls[1] if a.startswith("player-"))
-    assert [call[:2] for call in calls] == [["image", "inspect"], ["run", "--rm"], ["rm", "--force"]]
-    assert calls[2] == ["rm", "--force", name]
-    assert not home.exists()
+    name = next(a for a in calls[-2] if a.startswith("player-"))
+    assert [call[:2] for call in calls] == [asked, asked, ["run", "--rm"], ["rm", "--force"]]
+    assert calls[-1] == ["rm", "--force", name]
     assert not made.alive
+
+
+@pytest.mark.skipif(missing_container() is not None, reason=f"no container here: {missing_container()}")
+def test_a_container_holds() -> None:
+    """In a real container the self-test finds no way out, and no folder that a later submission could look into."""
+    with boxes("container", limits=SHORT, hidden=[HOME]) as start, start() as made:
+        assert escapes(made, [HOME, Path.home()]) == []
+        assert works(made)
 
 
 def test_the_container_that_does_not_start(podman: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +280,8 @@ def test_the_containers_command(tmp_path: Path) -> None:
     command = container_command("podman", "player-1", str(tmp_path), SHORT, [])
     flags = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pull=never"]
     assert set(flags) <= set(command)
+    assert "--read-only-tmpfs=false" in command  # Podman's own word: Docker does not know it, nor have such folders
+    assert "--read-only-tmpfs=false" not in container_command("docker", "player-1", str(tmp_path), SHORT, [])
     assert f"--user={levels.NOBODY}:{levels.NOBODY}" in command
     volumes = [a for a in command if a.startswith("--volume=")]
     assert all(volume.endswith(":ro") for volume in volumes)
@@ -251,9 +291,7 @@ def test_the_containers_command(tmp_path: Path) -> None:
 
 def test_mends(tmp_path: Path) -> None:
     """The doctor reads from the kernel's settings what keeps bubblewrap from its namespaces, and says the line."""
-    assert mends(tmp_path) == [
-        "inside of a container: grade outside of it, or start it with --security-opt seccomp=unconfined"
-    ]
+    assert mends(tmp_path) == [IN_A_CONTAINER]
     for name, value, line in [
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "bwrap-userns-restrict"),
         ("kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
