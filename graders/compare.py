@@ -17,7 +17,8 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
     """None where `got` agrees with `expected`: the same structure, shapes and kinds, finite, close; else what differs.
 
     Tensors agree in shape and kind (bool, integer, float; not in width); a number and a tensor of one number may stand
-    for each other; lists and tuples too. NaN and infinity are looked at before closeness: each agrees with itself.
+    for each other, but no float for a whole number; lists and tuples too. NaN and infinity are looked at before
+    closeness: each agrees with itself.
     """
     if isinstance(expected, Tensor) and isinstance(got, Tensor):
         return _tensors(expected.detach(), got.detach(), relative, absolute)
@@ -25,6 +26,8 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
         return difference(expected.item(), got, relative=relative, absolute=absolute)
     if _is_number(expected) and isinstance(got, Tensor) and got.dim() == 0:
         return difference(expected, got.item(), relative=relative, absolute=absolute)
+    if type(expected) is int and isinstance(got, float) and expected == got:
+        return f"expected the whole number {expected}, got the float {got}: a count is an int, so divide with `//`"
     if _is_number(expected) and _is_number(got):
         if not _close(expected, got, relative, absolute) or (isinstance(expected, int) and expected != got):
             return f"expected {expected}, got {got}"

@@ -358,6 +358,10 @@ BYTES = exercise(
         requires("numbers of another size", 1, model_grouped),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(C.cache_bytes(*sizes)),
+            "The number is right, and a float, as `/` gives it. D is a multiple of H: divide with `//`.",
+        ),
         "keys only": (
             counted(lambda L, B, S, D, H, G, i: L * B * S * G * (D // H) * i),
             "Half of it: keys are counted, or values, and both are kept.",

@@ -56,6 +56,12 @@ def schedule(warmup: int | None = None, floor: float | None = None) -> Callable[
     return inputs
 
 
+def all_warmup(draw: Draw) -> tuple[int, int]:
+    """Nothing of the run is left for the cosine."""
+    warmup = draw.integer(4, 7)
+    return warmup, warmup
+
+
 def short_fall(draw: Draw) -> tuple[int, int, float]:
     """One step of the run is left for the cosine."""
     warmup = draw.integer(4, 7)
@@ -122,6 +128,11 @@ def only_warmup(answer: Any, warmup: int, total: int) -> Any:
 
 def beyond(answer: Any, warmup: int, total: int, *floor: float) -> Any:
     return [answer(step, warmup, total, *floor) for step in (total, total + 1, 2 * total)]
+
+
+def within_and_behind(answer: Any, warmup: int, total: int) -> Any:
+    """The factors of the run, and what comes well behind it."""
+    return [*every_step(answer, warmup, total), *beyond(answer, warmup, total)[1:]]
 
 
 def learns(found: Any, warmup: int, *_: Any) -> str | None:
@@ -346,7 +357,7 @@ ADAMW = exercise(
 
 def curve(
     up: Callable[[int, int], float] = lambda step, warmup: (step + 1) / warmup,
-    progress: Callable[[int, int, int], float] = lambda step, warmup, total: (step - warmup) / (total - warmup),
+    progress: Callable[[int, int, int], float] = lambda step, warmup, total: (step - warmup) / max(1, total - warmup),
     down: Callable[[float], float] = lambda x: (1 + math.cos(math.pi * x)) / 2,
     level: Callable[[float, float], float] = lambda y, floor: floor + (1 - floor) * y,
     last: Callable[[float], float] = lambda x: min(x, 1.0),
@@ -388,6 +399,7 @@ SCHEDULE = exercise(
         requires("a floor", 1, schedule(floor=0.2), run=every_step, law=learns),
         requires("at its end, and beyond, it stays at the floor", 1, short_fall, run=beyond),
         requires("no warm-up", 1, schedule(warmup=0), run=every_step, law=learns),
+        requires("nothing but warm-up", 1, all_warmup, run=within_and_behind),
     ],
     wrong={
         "from 0": (
@@ -421,7 +433,7 @@ SCHEDULE = exercise(
             "The cosine arrives at step total - 1, so that the last step learns nothing. It arrives at step total.",
         ),
         "one step ahead": (
-            curve(progress=lambda step, warmup, total: (step + 1 - warmup) / (total - warmup)),
+            curve(progress=lambda step, warmup, total: (step + 1 - warmup) / max(1, total - warmup)),
             "The cosine is a step ahead: at step warmup it is still 1.",
         ),
         "a line": (curve(down=lambda x: 1 - x), "That is a straight line down. Half a cosine is asked for."),
@@ -469,11 +481,14 @@ SCHEDULE = exercise(
             ),
             "Right with a warm-up. Without one (warmup = 0) you divide by 0.",
         ),
+        "division by no cosine": (
+            curve(progress=lambda step, warmup, total: (step - warmup) / (total - warmup)),
+            "Right where a cosine follows. Where the whole run is warm-up (total = warmup) you divide by 0 as soon as "
+            "it is over.",
+        ),
     },
     right={"by a sine": by_pieces, "by tensors": by_tensors, "out of parts": curve()},
     equivalent={
-        "max(1, -> max(-1,": "no run is all warm-up",
-        "max(1, -> max(0,": "no run is all warm-up",
         "max(1, total - warmup)) -> max(total - warmup, 1))": "the larger of two, in either order",
         "min(1.0, (step - warmup) / max(1, total - warmup)) -> min((step - warmup) / max(1, total - warmup), 1.0)": (
             "the smaller of two, in either order"

@@ -77,6 +77,11 @@ def narrow(draw: Draw) -> tuple[Any, ...]:
     return *steps(draw), 0.05
 
 
+def never_up(draw: Draw) -> tuple[Any, ...]:
+    """An upper bound of 1 itself."""
+    return *steps(draw), 0.2, 0.0
+
+
 def lopsided(draw: Draw) -> tuple[Any, ...]:
     return *steps(draw), 0.2, 0.5
 
@@ -514,6 +519,7 @@ SURROGATE = exercise(
         requires("past the bounds no gradient, but a way back", 1, steps, run=with_gradients),
         requires("other bounds", 1, narrow, law=bounded_gain),
         requires("a wider upper bound", 1, lopsided, law=bounded_gain),
+        requires("an upper bound of 1: a clip_high of 0", 1, never_up, law=bounded_gain),
     ],
     wrong={
         "max for min": (
@@ -591,6 +597,11 @@ SURROGATE = exercise(
         "clip_high not used": (
             lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(lp, old, a, clip),
             "`clip_high` is accepted and not used: where it is given, the upper bound is 1 + clip_high.",
+        ),
+        "clip_high of 0 taken for none": (
+            lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(lp, old, a, clip, clip_high or clip),
+            "A `clip_high` of 0 is taken for none: 0 is false, so that `clip_high or clip` gives clip. Ask whether it "
+            "`is None`.",
         ),
         "clip_high below too": (
             lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(
