@@ -95,7 +95,7 @@ def _family(tensor: Tensor) -> str:
 
 def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) -> str | None:
     if expected.shape != got.shape:
-        return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+        return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}{_lost_axis(expected, got)}"
     if _family(expected) != _family(got):
         return f"expected dtype {expected.dtype}, got {got.dtype}"
     if expected.is_complex():  # real and imaginary part, side by side
@@ -112,6 +112,13 @@ def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) ->
     where, index = (f"at {place}: ", tuple(place)) if place else ("", ())
     share = f"{int(wrong.sum())} of {wrong.numel()} differ"
     return f"{where}expected {_show(expected[index])}, got {_show(got[index])} ({share})"
+
+
+def _lost_axis(expected: Tensor, got: Tensor) -> str:
+    """What to say where all that differs is that axes of size 1 are gone."""
+    left = [[size for size in tensor.shape if size != 1] for tensor in (expected, got)]
+    gone = left[0] == left[1] and got.dim() < expected.dim()
+    return ": an axis of size 1 is gone; `squeeze()` without an axis drops all of them" if gone else ""
 
 
 def _show(value: Tensor) -> str:

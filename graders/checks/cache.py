@@ -47,8 +47,8 @@ def nothing_yet(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def odd(draw: Draw) -> tuple[Tensor, ...]:
-    """A batch of one in double precision, nothing contiguous."""
-    return tuple(x[:1].transpose(2, 3).contiguous().transpose(2, 3) for x in parts(draw, 4, 9, dtype=torch.float64))
+    """A batch of one with one head, in double precision, nothing contiguous."""
+    return tuple(x[:1, :1].transpose(2, 3).contiguous().transpose(2, 3) for x in parts(draw, 4, 9, dtype=torch.float64))
 
 
 def sequence(draw: Draw) -> tuple[Tensor, ...]:

@@ -30,7 +30,7 @@ def numbers_double(draw: Draw) -> tuple[Tensor]:
 
 def tails(draw: Draw) -> tuple[Tensor]:
     """Far below and far above 0, in any order."""
-    return (torch.tensor([-800.0, -90.0, -20.0, 20.0, 90.0, 800.0])[draw.permutation(6)],)
+    return (torch.tensor([-800.0, -90.0, -20.0, 20.0, 90.0, 800.0])[draw.permutation(6)].view(1, 6, 1),)
 
 
 def matrix(draw: Draw, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

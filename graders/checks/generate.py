@@ -105,8 +105,8 @@ def on_edges(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def rounded(draw: Draw) -> tuple[Tensor, Tensor]:
-    """A chance just below 1, and a sum that rounding has left below it; the last tokens are impossible."""
-    return pieces(draw, 3, 7) * 0.999, torch.full((3,), 1 - 2**-20)
+    """A chance just below 1, and a sum that rounding has left below it; the last token is impossible. One position."""
+    return pieces(draw, 1, 1, 7) * 0.999, torch.full((1, 1), 1 - 2**-20)
 
 
 # ---- laws: the sentence that says what is violated

@@ -50,7 +50,7 @@ def square(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
 
 def double(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     weight, a, b, alpha = layer(draw, torch.float64)
-    return draw.normal(4, weight.shape[1], dtype=torch.float64), weight, a, b, alpha
+    return draw.normal(1, 1, weight.shape[1], dtype=torch.float64), weight, a, b, alpha
 
 
 def newborn(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:

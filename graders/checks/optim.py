@@ -25,8 +25,8 @@ def underway(draw: Draw) -> tuple[Any, ...]:
 
 
 def one_number(draw: Draw) -> tuple[Any, ...]:
-    """A bias in double precision."""
-    w, g, m, v = (draw.normal(5, dtype=torch.float64) for _ in range(4))
+    """A single row in double precision."""
+    w, g, m, v = (draw.normal(1, 5, dtype=torch.float64) for _ in range(4))
     return w, g, m, v**2 + 0.1, *STEP
 
 
@@ -81,7 +81,7 @@ def gradients(size: float) -> Callable[[Draw], tuple[list[Tensor], float]]:
 
 
 def nothing(draw: Draw) -> tuple[list[Tensor], float]:
-    return [torch.zeros(2, 3), torch.zeros(draw.integer(3, 5))], 1.0
+    return [torch.zeros(1, 3), torch.zeros(draw.integer(3, 5))], 1.0
 
 
 # ---- ways to run an answer, and laws

@@ -38,6 +38,11 @@ def tokens_free(draw: Draw) -> tuple[Any, ...]:
     return *tokens(draw), 0.0
 
 
+def tokens_one(draw: Draw) -> tuple[Any, ...]:
+    """A batch of one answer, which is one token."""
+    return draw.normal(1) + 3, -draw.uniform(1, 1) * 3, -draw.uniform(1, 1) * 3, torch.ones(1, 1, dtype=torch.bool), 0.4
+
+
 def valued(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards and values, and whatever stands outside the answers, which is a lot."""
     mask = places(draw)
@@ -46,6 +51,10 @@ def valued(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 
 def valued_full(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     return draw.normal(2, 5), draw.normal(2, 5), torch.ones(2, 5, dtype=torch.bool)
+
+
+def valued_one(draw: Draw) -> tuple[Any, ...]:
+    return draw.normal(1, 1), draw.normal(1, 1), torch.ones(1, 1, dtype=torch.bool), 0.8, 0.6
 
 
 def discounted(draw: Draw) -> tuple[Any, ...]:
@@ -61,8 +70,9 @@ def to_the_end(draw: Draw) -> tuple[Any, ...]:
 
 
 def at_the_start(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    logprobs = -draw.uniform(3, 5) * 3
-    return logprobs, logprobs.clone(), 2 * draw.normal(3, 5)
+    """A batch of one token."""
+    logprobs = -draw.uniform(1, 1) * 3
+    return logprobs, logprobs.clone(), 2 * draw.normal(1, 1)
 
 
 def steps(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,6 +158,7 @@ REWARDS = exercise(
         requires("the score at each answer's last token", 1, tokens_free, law=totals),
         requires("every token pays for leaving the reference", 2, tokens_beta, law=totals),
         requires("beta is 0.05 unless given", 1, tokens, law=totals),
+        requires("a single answer of a single token", 1, tokens_one, law=totals),
         requires("no gradient flows through a reward", 1, tokens_beta, run=with_gradients),
     ],
     wrong={
@@ -336,6 +347,7 @@ GAE = exercise(
         requires("gamma and lambda", 1, discounted, law=nothing_outside),
         requires("lambda 0: one step ahead", 1, one_step, law=nothing_outside),
         requires("lambda 1: all that came, minus what was expected", 1, to_the_end, law=nothing_outside),
+        requires("a single answer of a single token", 1, valued_one, law=nothing_outside),
         requires("no gradient", 1, discounted, run=with_gradients),
     ],
     wrong={

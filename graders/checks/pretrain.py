@@ -24,6 +24,10 @@ def ids(draw: Draw) -> tuple[Tensor]:
     return (draw.integers(0, 30, B, T + 1),)
 
 
+def two_ids(draw: Draw) -> tuple[Tensor]:
+    return (draw.permutation(30)[None, :2],)
+
+
 def padded(draw: Draw) -> tuple[Tensor, Tensor]:
     """Rows of different lengths, one of them full, one of a single id; behind the end stands anything."""
     T = draw.integer(6, 8)
@@ -197,7 +201,8 @@ SHIFT = exercise(
     reference=P.shift,
     oracle=by_rows,
     requirements=[
-        requires("every position is asked for the next id", 2, ids, law=next_ones),
+        requires("every position is asked for the next id", 1, ids, law=next_ones),
+        requires("a single row of two ids", 1, two_ids, law=next_ones),
         requires("nothing behind the end of a row is a target, its last id is", 2, padded, law=next_ones),
         requires("no row is full: the shapes stay", 1, none_full, law=next_ones),
     ],
