@@ -20,7 +20,7 @@ def text(draw: Draw) -> tuple[Tensor, Tensor]:
     """Ids and logits; all sizes differ, and so do the likeliest tokens of all positions, seen from either end."""
     B, T, V = 3, draw.integer(4, 5), draw.integer(17, 19)
     best = draw.permutation(V)[: B * T].view(B, T)
-    logits = draw.normal(B, T, V).clamp(-2, 2).scatter(-1, best[..., None], 3.0 + draw.uniform(B, T, 1))
+    logits = (3 * draw.normal(B, T, V)).clamp(-9, 2).scatter(-1, best[..., None], 3.0 + draw.uniform(B, T, 1))
     return draw.integers(0, V, B, T), logits
 
 

@@ -204,6 +204,10 @@ LINEAR = exercise(
             lambda x, w, a, b, alpha: lora_linear(x.float(), w.float(), a.float(), b.float(), alpha),
             "Double precision goes in and single comes out: leave the dtype as it is.",
         ),
+        "alpha left out": (
+            with_scale(lambda alpha, a, b: 1 / a.shape[0]),
+            "The correction is divided by r and not multiplied by alpha.",
+        ),
     },
     right={
         "by hand": by_hand,

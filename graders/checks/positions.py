@@ -575,6 +575,10 @@ SINUSOIDAL = exercise(
             "Right for even widths. An odd D ends with a sine whose cosine is left out, or the table does not fit the "
             "embeddings.",
         ),
+        "counted from the first": (
+            lambda positions, D, base=10000.0: P.sinusoidal(positions - positions[..., :1], D, base),
+            "The first position counts as 0, wherever it stands. Take the positions as they are handed in.",
+        ),
     },
     right={
         "columns filled in": slots,

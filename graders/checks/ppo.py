@@ -244,6 +244,16 @@ REWARDS = exercise(
             "The numbers are right, but a gradient flows through them. A reward is a fact; the policy learns from it "
             "through the ratio alone. `detach`.",
         ),
+        "cut off below 0": (
+            earned(lambda lp, ref: (lp - ref).clamp(min=0)),
+            "A token that the reference likes better pays nothing, where it should earn something: only the mean of "
+            "log π - log π_ref is a KL divergence, so none of it may be cut off.",
+        ),
+        "k3": (
+            earned(lambda lp, ref: (ref - lp).expm1() - (ref - lp)),
+            "That is k3, the estimate that is never negative, as GRPO has it in its loss. In the reward PPO has the "
+            "plain log-ratio.",
+        ),
     },
     right={
         "a loop": rewards_by_loop,

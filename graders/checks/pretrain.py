@@ -274,6 +274,13 @@ SHIFT = exercise(
             cut_to_longest,
             "With lengths, a column is lost. T inputs and T targets are asked for.",
         ),
+        "cut to the longest": (
+            lambda ids, lengths=None: tuple(
+                x if lengths is None else x[:, : int(lengths.max()) - 1] for x in P.shift(ids, lengths)
+            ),
+            "Right numbers, and columns are missing: you cut to the longest row. The shape stays (B, T), whatever the"
+            " lengths.",
+        ),
     },
     right={"row by row": by_rows, "by where": by_where, "by rolling": by_rolling},
     equivalent={
@@ -454,6 +461,11 @@ LOSS = exercise(
         "no gradient": (
             by(lambda surprises, real: right_mean(surprises, real).detach()),
             "The value is right, and no gradient flows back. Look for `detach`, `.item()` or `.data`.",
+        ),
+        "softmax over the positions": (
+            lambda z, y: P.next_token_loss(z.log_softmax(1), y),
+            "The logits are normalised over the positions (axis 1) first. A distribution runs over the vocabulary, "
+            "the last axis.",
         ),
     },
     right={"torch's kernel": fused, "classes on the second axis": by_channels, "only the real places": selected},
