@@ -468,7 +468,6 @@ GAE = exercise(
     },
     equivalent={
         "0]) -> -1])": "only its shape is taken",
-        "0]) -> 1])": "only its shape is taken",
         "dim=1) -> dim=-1)": "of two axes the last is axis 1",
         "reversed(range(rewards.shape[1])): -> reversed(range(rewards.shape[-1])):": "of two axes the last is axis 1",
     },
