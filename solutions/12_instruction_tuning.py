@@ -150,7 +150,7 @@ show(asked_base)
 # **Exercise.** Render a dialogue.
 #
 # <details><summary>Hint 1</summary>Go through the turns and build up a string.</details>
-# <details><summary>Hint 2</summary>The sign of a role is its name between `<|` and `|>`; only what the assistant said is followed by `<|end|>`.</details>
+# <details><summary>Hint 2</summary>The sign of a role is its name between `<|` and `|>`; only what the assistant said is followed by `<|end|>`. Turn number i is `("user", "assistant")[i % 2]`'s; for any other role raise a `ValueError`.</details>
 # <details><summary>Hint 3</summary>After the loop: if the last turn was the user's, the number of turns is odd and `<|assistant|>` is still missing.</details>
 
 # %% exercise="chat.render"
