@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires
+from graders.exercise import exercise, question, requires, with_dtype
 from tinytrans.training import optim as O
 
 # ---- inputs: seed -> what the learner's function is called with
@@ -256,7 +256,7 @@ ADAMW = exercise(
         requires("the first step: by the rate, whatever the gradient's size", 1, newborn, law=first_is_a_sign),
         requires("without a gradient the weight only decays", 1, no_gradient),
         requires("three steps in a row", 1, a_few, run=three_steps, law=as_torch),
-        requires("a vector, double precision", 1, one_number),
+        requires("a single row, double precision", 1, one_number, run=with_dtype),
     ],
     wrong={
         "no bias correction": (
