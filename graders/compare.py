@@ -17,7 +17,8 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
     """None where `got` agrees with `expected`: the same structure, shapes and kinds, finite, close; else what differs.
 
     Tensors agree in shape and kind (bool, integer, float; not in width); a number and a tensor of one number may stand
-    for each other; lists and tuples too. NaN and infinity are looked at before closeness: each agrees with itself.
+    for each other, but no float for a whole number; lists and tuples too. NaN and infinity are looked at before
+    closeness: each agrees with itself.
     """
     if isinstance(expected, Tensor) and isinstance(got, Tensor):
         return _tensors(expected.detach(), got.detach(), relative, absolute)
@@ -25,6 +26,8 @@ def difference(expected: Any, got: Any, *, relative: float = RELATIVE, absolute:
         return difference(expected.item(), got, relative=relative, absolute=absolute)
     if _is_number(expected) and isinstance(got, Tensor) and got.dim() == 0:
         return difference(expected, got.item(), relative=relative, absolute=absolute)
+    if type(expected) is int and isinstance(got, float) and expected == got:
+        return f"expected the whole number {expected}, got the float {got}: a count is an int, so divide with `//`"
     if _is_number(expected) and _is_number(got):
         if not _close(expected, got, relative, absolute) or (isinstance(expected, int) and expected != got):
             return f"expected {expected}, got {got}"
@@ -92,7 +95,7 @@ def _family(tensor: Tensor) -> str:
 
 def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) -> str | None:
     if expected.shape != got.shape:
-        return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+        return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}{_lost_axis(expected, got)}"
     if _family(expected) != _family(got):
         return f"expected dtype {expected.dtype}, got {got.dtype}"
     if expected.is_complex():  # real and imaginary part, side by side
@@ -109,6 +112,13 @@ def _tensors(expected: Tensor, got: Tensor, relative: float, absolute: float) ->
     where, index = (f"at {place}: ", tuple(place)) if place else ("", ())
     share = f"{int(wrong.sum())} of {wrong.numel()} differ"
     return f"{where}expected {_show(expected[index])}, got {_show(got[index])} ({share})"
+
+
+def _lost_axis(expected: Tensor, got: Tensor) -> str:
+    """What to say where all that differs is that axes of size 1 are gone."""
+    left = [[size for size in tensor.shape if size != 1] for tensor in (expected, got)]
+    gone = left[0] == left[1] and got.dim() < expected.dim()
+    return ": an axis of size 1 is gone; `squeeze()` without an axis drops all of them" if gone else ""
 
 
 def _show(value: Tensor) -> str:

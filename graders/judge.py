@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graders.compare import agree, difference
 from graders.draw import Draw
-from graders.exercise import Exercise, Refusal, Requirement, with_gradients
+from graders.exercise import Exercise, Refusal, Requirement, with_dtype, with_gradients
 from graders.subject import Failure, Here, copied
 
 UNWRITTEN = "not written yet: replace the line `raise NotImplementedError()` with your own code"
@@ -75,7 +75,7 @@ def same(a: Any, b: Any) -> bool:
     """Whether two observations are the same: equal values, or failures of one kind."""
     if isinstance(a, Failure) or isinstance(b, Failure):
         return isinstance(a, Failure) and isinstance(b, Failure) and a.kind == b.kind
-    return agree(a, b)
+    return agree(a, b) or agree(b, a)  # a float is no whole number, but it may be the same mistake
 
 
 def try_all(exercise: Exercise, answer: Any, seeds: Sequence[int]) -> list[Trial]:
@@ -103,11 +103,16 @@ def fault(exercise: Exercise, trial: Trial) -> str | None:
     found = difference(expected, trial.given)
     if found is None:
         return None
+    room = bulk(expected)
+    if isinstance(trial.requirement.run, Refusal) and expected == "refused":
+        found, room = "an error is asked for, and a value came back", bulk(trial.inputs)
+    if trial.requirement.run is with_dtype and same(expected[0], trial.given[0]):
+        found = f"the value is right, but not its precision: {trial.given[1]}"
     if trial.requirement.run is with_gradients:
         found = gradients_apart(exercise, trial.inputs, expected, trial.given) or found
     law = trial.requirement.law
     try:
-        violated = law(trial.given, *trial.inputs) if law and bulk(trial.given) <= ROOM * bulk(expected) else None
+        violated = law(trial.given, *trial.inputs) if law and bulk(trial.given) <= ROOM * room else None
     except Exception:  # a law reads shapes that a wrong answer need not have; the difference stands either way
         violated = None
     return f"{violated} ({found})" if violated else found
@@ -123,6 +128,8 @@ def gradients_apart(exercise: Exercise, inputs: tuple[Any, ...], expected: Any, 
     if (found := difference(expected[0], given[0])) is not None:
         return found
     for name, wanted, got in zip(float_inputs(exercise.reference, inputs), expected[1], given[1], strict=False):
+        if wanted is None and got is not None:
+            return f"the value is right, but a gradient reaches `{name}`, and none is to: `detach` it"
         if wanted is not None and got is None:
             lost = "look for `detach`, `.data`, `.item()`, `torch.tensor(...)` or `no_grad`"
             return f"the value is right, but no gradient reaches `{name}`: {lost}"

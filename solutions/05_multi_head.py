@@ -539,7 +539,7 @@ for n, heads in enumerate(weights_of(reader, ids)):
     for h, weights in enumerate(heads.unbind(1)):
         times = [((weights * at)[:, START:].sum() / (evenly * at)[:, START:].sum()).item() for at in places.values()]
         liked = torch.where(enough, received(weights) / received(evenly).clamp(min=1e-6), 0.0)
-        favourites = ", ".join(words[i] for i in liked.topk(4).indices)
+        favourites = ", ".join(words[i] for i in liked.topk(3).indices)
         print(f"round {n + 1}, head {h} " + "".join(f"{t:9.1f}" for t in times) + f"   {favourites}")
 
 # %% [markdown]

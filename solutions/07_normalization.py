@@ -300,7 +300,7 @@ for position in (0, 100, 120, 130, 140, 150):
 #
 # A stream and a norm: in which order? There are two possibilities.
 #
-# $$\text{post-norm (Vaswani et al. 2017): } \ \mathrm{norm}(x + f(x)) \qquad\qquad \text{pre-norm (GPT-2; Xiong et al. 2020): } \ x + f(\mathrm{norm}(x))$$
+# $$\begin{aligned} \text{post-norm (Vaswani et al. 2017):} \quad & \mathrm{norm}(x + f(x)) \\ \text{pre-norm (GPT-2; Xiong et al. 2020):} \quad & x + f(\mathrm{norm}(x)) \end{aligned}$$
 #
 # **Post-norm** norms the stream itself, after every addition. **Pre-norm** norms only what the sublayer reads; nothing blocks the stream. By hand, with $x = (1, 3)$ and an $f$ that puts twice the second number
 # (if it is positive) in the first place:

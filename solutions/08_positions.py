@@ -169,7 +169,7 @@ heat_map(sinusoidal(torch.arange(20), 16), title="sinusoids, 16 wide", row_label
 #
 # - All rows have the same length: $\sin^2 + \cos^2 = 1$ for each pair, so $|p_t|^2 = D/2$. Every embedding is moved *by the same distance, each place in its own direction*.
 # - The product of two rows depends on their distance alone: $p_t \cdot p_s = \sum_i \cos\big((t - s)\,\theta_i\big)$, because
-#   $\sin a \sin b + \cos a \cos b = \cos(a - b)$. By hand, from the table above: rows 1 and 2 give 0.76 - 0.23 + 0.00 + 1.00 = 1.54, rows 2 and 3 give 0.13 + 0.41 + 0.00 + 1.00 = 1.54, and $\cos 1 + \cos 0.01 = 1.54$.
+#   $\sin a \sin b + \cos a \cos b = \cos(a - b)$. By hand, with one digit more than in the table: rows 1 and 2 give 0.765 - 0.225 + 0.000 + 1.000 = 1.540, rows 2 and 3 give 0.128 + 0.412 + 0.001 + 0.999 = 1.540, and $\cos 1 + \cos 0.01 = 1.540$.
 #
 # Neighbours are alike, and far places are not:
 

@@ -115,7 +115,7 @@ ids = prompt
 with torch.no_grad():
     while ids[0, -1] != END and ids.shape[1] < (40 if quick else 200):
         ids = greedy_step(ids, model(ids), END)
-print(fill(text_of(ids[0]), 110))
+print(fill(text_of(ids[0]), 96))
 
 # %% [markdown]
 # The story is fluent. Does it make sense? The course has verifiers that read along: they know the words for names, animals and places, and call a story **consistent** when it keeps to one hero, one friend, one place and so on.
@@ -238,7 +238,7 @@ def plainly(logits: Tensor, chance: Tensor) -> Tensor:
 
 longest, N = (12, 4) if quick else (180, 64)  # tokens of a story, stories at once
 stories = [text_of(row) for row in write(prompt.expand(N, -1), longest, plainly)]
-print(fill(stories[0], 110))
+print(fill(stories[0], 96))
 
 # %% [markdown]
 # Now every story is different. Are they good? We ask two things of a story: that it is consistent, and that it has an end.
@@ -253,7 +253,7 @@ def sound(story: str) -> bool:
 print(f"{sum(map(sound, stories)) / N:.0%} of {N} stories are sound")
 for story in [story for story in stories if not sound(story)][:2]:
     broken = [rule for rule, kept in consistent(story).items() if not kept] or ["no end"]
-    print(f"\n{', '.join(broken)}:\n{fill(story, 110)}")
+    print(f"\n{', '.join(broken)}:\n{fill(story, 96)}")
 
 # %% [markdown]
 # Many are, but a good number are not. What goes wrong? It is the **long tail**. At each step there are a few good tokens, and behind them nearly two thousand others, each with next to no chance. But next to no chance, two thousand times, adds up. We measure it on real stories that the model has not seen: where it has a clear favourite (50 % or more),
@@ -482,7 +482,7 @@ def search(prompt: Tensor, W: int, n: int) -> tuple[str, float]:
 
 beams = {W: search(prompt, W, longest) for W in ((1, 2) if quick else (1, 2, 4, 8))}
 for W, (story, score) in beams.items():
-    print(f"W = {W}: log-probability {score:6.1f}, {'sound' if sound(story) else 'not sound'}:\n{fill(story, 110)}\n")
+    print(f"W = {W}: log-probability {score:6.1f}, {'sound' if sound(story) else 'not sound'}:\n{fill(story, 96)}\n")
 
 # %% [markdown]
 # All of these are sound. But look at the log-probabilities: a wider beam is no guarantee of a likelier text. A text that leads early crowds out others that would have

@@ -74,7 +74,7 @@ config = replace(PRESETS["tales"], vocab_size=V)
 newborn = GPT(config).to(device).eval()
 opening = torch.tensor([tokenizer.encode("Once upon a time there was")], device=device)
 print(
-    f"{len(texts)} stories, a vocabulary of {V}, {newborn.n_params:,} parameters. The first story:\n\n{fill(texts[0], 110)}\n"
+    f"{len(texts)} stories, a vocabulary of {V}, {newborn.n_params:,} parameters. The first story:\n\n{fill(texts[0], 96)}\n"
 )
 babble = generate(newborn, opening, max_new_tokens=15, generator=torch.Generator(device).manual_seed(0))[0]
 print("the newborn model:", tokenizer.decode(babble.tolist()))
@@ -504,7 +504,7 @@ Explorer(still, [(str(step), step) for step in diary], page, "step")
 
 # %%
 for step in list(diary)[:: max(1, len(diary) // 4)]:
-    print(f"{step:4}: {diary[step][:110]}")
+    print(f"{step:4}: {diary[step][:88]}")
 
 # %% [markdown]
 # First come the words and their frequency, then the sentences, and last *who is who*. The loss falls in the same order: steeply while words and grammar are learned, more slowly while the model learns to look back, for the name that was given, the thing that was lost. That is copying by attention, and it is the hard part.
@@ -548,7 +548,7 @@ shares, control = judged(told), judged(stories_of(early.eval(), 4 if quick else 
 print(f"{'':14}  trained  control")
 for what in shares:
     print(f"{what:14}  {shares[what]:7.0%}  {control[what]:7.0%}")
-print(f"\n{fill(told[0], 110)}\n\n{fill(told[1], 110)}")
+print(f"\n{fill(told[0], 96)}\n\n{fill(told[1], 96)}")
 
 # %% tags=["measured"]
 rules = list(consistent(told[0]))
@@ -689,7 +689,7 @@ for beginning in ("Once upon a time there was a sad fox named Mei.", "Do you kno
     row = generate(model, asked, max_new_tokens=8 if quick else 60, temperature=0.7, stop=END, generator=chance)[
         0
     ].tolist()
-    print(fill(tokenizer.decode(row[: row.index(END)] if END in row else row), 110), "...\n")
+    print(fill(tokenizer.decode(row[: row.index(END)] if END in row else row), 96), "...\n")
 folder.cleanup()
 
 # %% question="pretrain.use_of_a_gpt"

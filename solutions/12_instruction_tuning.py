@@ -83,7 +83,7 @@ def go_on(model: nn.Module, text: str, n: int = 60) -> str:
 
 request = "Tell a story about a fox named Mei by the lake. It has a sad end."
 for text in ("Once upon a time there was", request, f"{request}\n"):
-    print(f"{text!r}\n{fill('... ' + go_on(base, text), 110)}\n")
+    print(f"{text!r}\n{fill('... ' + go_on(base, text), 96)}\n")
 
 # %% [markdown]
 # The first is what the model was made for: given a beginning, it finds a likely continuation. It treats the second in just the same way. A name and an animal at the beginning of a text are likely to come again, so some of the request comes true by itself; but the model has no notion that *it* is being asked and that *you* want something done.
@@ -150,7 +150,7 @@ show(asked_base)
 # **Exercise.** Render a dialogue.
 #
 # <details><summary>Hint 1</summary>Go through the turns and build up a string.</details>
-# <details><summary>Hint 2</summary>The sign of a role is its name between `<|` and `|>`; only what the assistant said is followed by `<|end|>`.</details>
+# <details><summary>Hint 2</summary>The sign of a role is its name between `<|` and `|>`; only what the assistant said is followed by `<|end|>`. Turn number i is `("user", "assistant")[i % 2]`'s; for any other role raise a `ValueError`.</details>
 # <details><summary>Hint 3</summary>After the loop: if the last turn was the user's, the number of turns is odd and `<|assistant|>` is still missing.</details>
 
 # %% exercise="chat.render"
@@ -284,7 +284,7 @@ tuned = load_base()
 losses = {"all weights": tune(tuned, lr=1e-3)}
 table["all weights"] = report(tuned)
 show(table)
-print(f"\n{request}\n{fill('... ' + go_on(tuned, render([('user', request)]), 200), 110)}")
+print(f"\n{request}\n{fill('... ' + go_on(tuned, render([('user', request)]), 200), 96)}")
 
 # %% [markdown]
 # In less than a minute the model has learned to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world*. How to tell a story about a fox, and how to write what a heading announces, it knew from pretraining; what is new is that a request between these signs is such a heading. Ouyang et al. (2022) saw what this is worth in large models: people preferred the answers of a tuned model with 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, the subject of the next lesson.
@@ -476,7 +476,7 @@ broken = {
     "prompt learned too": report(talkative),
 }
 show(broken)
-print(f"\nwithout an end:\n{fill('... ' + go_on(endless, render([('user', request)]), 220), 110)}")
+print(f"\nwithout an end:\n{fill('... ' + go_on(endless, render([('user', request)]), 220), 96)}")
 
 # %% [markdown]
 # Without an end sign the model tells its story and cannot stop: it babbles on, with scraps of requests in between, until we cut it off (and what it adds spoils the story, so that fewer wishes count as fulfilled). Learning the prompt as well does less harm than one might think. Its loss cannot be compared with the others, because it is a mean over other tokens. What it costs is a part of every step, spent on guessing what people ask.

@@ -81,7 +81,7 @@ sft, tokenizer = load_sft(), checkpoints.load("tales")[1]
 held_out = prompts(run, 8 if quick else 80, "validation")  # every second one leaves the end open
 before = speak(sft, tokenizer, held_out, run, 0.7)
 for request, story in list(zip(held_out, before, strict=True))[:2]:
-    print(f"{request}\n{fill(story, 110)}\n    {like(request, story):.0f} points\n")
+    print(f"{request}\n{fill(story, 96)}\n    {like(request, story):.0f} points\n")
 
 
 def show(table: dict[str, dict[str, float]]) -> None:

@@ -75,3 +75,22 @@ def test_what_is_finite_agrees_within_a_tolerance() -> None:
     assert not agree(torch.tensor([0.0]), torch.tensor([1e-4]))
     assert not agree(torch.tensor([1.0]), torch.tensor([[1.0]]))
     assert not agree(torch.tensor([1.0]), torch.tensor([1]))
+
+
+def test_a_float_is_no_count() -> None:
+    """Where a whole number is expected, an equal float is told to be one; an int may stand for a float."""
+    assert difference(12, 12) is None
+    assert difference(12.0, 12) is None
+    assert difference(torch.tensor(12.0), 12) is None
+    for float_of_it in (12.0, torch.tensor(12.0)):
+        assert "a count is an int" in str(difference(12, float_of_it))
+        assert "value 1: expected the whole number" in str(difference((1.5, 12), (1.5, float_of_it)))
+    assert difference(12, 12.5) == "expected 12, got 12.5"
+
+
+def test_a_lost_axis_is_told() -> None:
+    """A shape that lacks nothing but axes of size 1 is told so, and any other is only shown."""
+    told = "expected shape (1, 3, 1), got (3,): an axis of size 1 is gone"
+    assert str(difference(torch.ones(1, 3, 1), torch.ones(3))).startswith(told)
+    assert difference(torch.ones(3), torch.ones(1, 3)) == "expected shape (3,), got (1, 3)"
+    assert difference(torch.ones(1, 3), torch.ones(2)) == "expected shape (1, 3), got (2,)"

@@ -272,6 +272,15 @@ def test_precision_goes_out_as_it_came(id: str) -> None:
     def always(dtype: torch.dtype):
         return lambda *inputs: asked.reference(*cast(inputs, dtype))  # type: ignore[misc]
 
-    assert "double in, single out" in message(asked, always(torch.float32))
+    assert "the value is right, but not its precision: double in, single out" in message(asked, always(torch.float32))
     assert "single in, double out" in message(asked, always(torch.float64))
     assert judge(asked, Here(lambda *inputs: asked.reference(*inputs)), (1, 2)).full
+
+
+def test_a_gradient_that_none_is_to_have_is_told() -> None:
+    """Where a gradient flows into what is a fact, the sentence says so and does not look for a `return`."""
+    gae = find("ppo.gae")
+    parts = judge(
+        gae, Here(lambda r, v, m, g=1.0, lam=0.95: [x + 0 * r for x in gae.reference(r, v, m, g, lam)]), (1, 2)
+    )
+    assert "a gradient reaches `rewards`, and none is to" in next(p.message for p in parts.parts if p.message)

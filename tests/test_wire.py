@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graders.compare import difference
-from graders.wire import DTYPES, Caps, NotPlainError, WireError, from_frame, receive, send, to_frame
+from graders.wire import CAPS, DTYPES, OUTWARD, Caps, NotPlainError, WireError, from_frame, receive, send, to_frame
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=9),
@@ -259,3 +259,18 @@ def test_one_after_the_other() -> None:
         for i in range(3):
             send(theirs, {"i": torch.tensor(i)})
         assert [int(receive(ours)["i"]) for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_function_crosses_outward_by_its_name() -> None:
+    """The judge hands over torch's tanh, a learner's process hands back none; any other function crosses nowhere."""
+    frame = to_frame([torch.tanh, 1], OUTWARD)
+    assert from_frame(frame, OUTWARD) == [torch.tanh, 1]
+    with pytest.raises(WireError, match="no tag"):
+        from_frame(frame)
+    for function, caps in ((torch.tanh, CAPS), (torch.load, OUTWARD), (eval, OUTWARD)):
+        with pytest.raises(NotPlainError, match="is no plain value"):
+            to_frame(function, caps)
+    for named in ("load", ["tanh"], None):
+        header = json.dumps({"f": [named]}).encode()
+        with pytest.raises(WireError):
+            from_frame(struct.pack("<II", len(header), 0) + header, OUTWARD)

@@ -1253,6 +1253,10 @@ FLOPS = exercise(
         requires("large sizes: a whole number, exactly", 1, large_cost),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(A.attention_flops(*sizes)),
+            "The count is right, and a float. Operations are counted one by one: an int, exact however large.",
+        ),
         "multiplications only": (
             lambda T, S, K, d_v: T * S * K + T * S * d_v,
             "Half of it: each number of a product takes as many additions as multiplications, and both are counted.",
@@ -1332,6 +1336,10 @@ BYTES = exercise(
         requires("numbers of another size", 1, matrices_half),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(A.attention_bytes(*sizes)),
+            "The number is right, and a float. There are no half bytes: an int.",
+        ),
         "heads forgotten": (
             lambda B, H, T, S, itemsize=4: B * T * S * itemsize,
             "The heads are missing: each of the H heads has an attention matrix of its own.",

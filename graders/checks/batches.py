@@ -27,9 +27,9 @@ def somewhere(draw: Draw) -> tuple[Tensor, Tensor, int]:
 
 
 def both_ends(draw: Draw) -> tuple[Tensor, Tensor, int]:
-    """The first window that there is, and the last."""
-    ids, T = text(draw)
-    return ids, torch.tensor([len(ids) - T - 1, 0]), T
+    """The first window that there is, and the last, of a single position each."""
+    ids, _ = text(draw)
+    return ids, torch.tensor([len(ids) - 2, 0]), 1
 
 
 def one_window(draw: Draw) -> tuple[Tensor, Tensor, int]:
@@ -44,9 +44,16 @@ def too_late(draw: Draw) -> tuple[Tensor, Tensor, int]:
     return ids, torch.tensor([len(ids) - T]), T
 
 
-def too_early(draw: Draw) -> tuple[Tensor, Tensor, int]:
+def one_too_late(draw: Draw) -> tuple[Tensor, Tensor, int]:
+    """The first of three."""
     ids, T = text(draw)
-    return ids, torch.tensor([draw.integer(2, 9), -1]), T
+    return ids, torch.tensor([len(ids) - T, len(ids) - T - 1, draw.integer(2, 9)]), T
+
+
+def too_early(draw: Draw) -> tuple[Tensor, Tensor, int]:
+    """The last of three."""
+    ids, T = text(draw)
+    return ids, torch.tensor([draw.integer(2, 9), 0, -1]), T
 
 
 # ---- laws
@@ -148,7 +155,8 @@ WINDOWS = exercise(
         requires("the first and the last window of the text", 1, both_ends, law=one_further),
         requires("a text of a single window", 1, one_window, law=one_further),
         requires("a start that is too late is refused", 1, too_late, run=refusal, law=must_refuse),
-        requires("a start below 0 is refused", 1, too_early, run=refusal, law=must_refuse),
+        requires("one among others that is too late is refused", 1, one_too_late, run=refusal, law=must_refuse),
+        requires("one among others that is below 0 is refused", 1, too_early, run=refusal, law=must_refuse),
     ],
     wrong={
         "targets are the inputs": (
@@ -215,6 +223,15 @@ WINDOWS = exercise(
         "the last window refused": (
             refusing(lambda ids, starts, T: (starts < 0) | (starts >= len(ids) - T - 1)),
             "The last window is refused. It begins at N - T - 1, and its last target is the text's last id.",
+        ),
+        "the last start alone looked at": (
+            refusing(lambda ids, starts, T: (starts[-1:] < 0) | (starts[-1:] > len(ids) - T - 1)),
+            "Only the last of the starts is looked at, perhaps behind a loop. A single wrong one, wherever it stands, "
+            "is one too many.",
+        ),
+        "refused where all are wrong": (
+            refusing(lambda ids, starts, T: ((starts < 0) | (starts > len(ids) - T - 1)).all()),
+            "You refuse where *all* starts are wrong. A single one is enough: `any`.",
         ),
         "pushed back": (
             pushed_back,

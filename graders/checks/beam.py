@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import exercise, requires
+from graders.exercise import exercise, requires, with_dtype
 from tinytrans.sampling import beam
 
 # ---- inputs: seed -> what the learner's function is called with. One text leads, so that several ways on are its own.
@@ -28,8 +28,8 @@ def some_searches(draw: Draw) -> tuple[Tensor, Tensor, int]:
 
 
 def from_one(draw: Draw) -> tuple[Tensor, Tensor, int]:
-    """The first step: there is a single text, in double precision."""
-    scores, log_p = texts(draw, 3, W=1, V=6)
+    """The first step of a single search: there is a single text, in double precision."""
+    scores, log_p = texts(draw, 1, W=1, V=6)
     return 0 * scores.double(), log_p.double(), 4
 
 
@@ -45,6 +45,8 @@ def some_forbidden(draw: Draw) -> tuple[Tensor, Tensor, int]:
 
 def sound(found: Any, scores: Tensor, log_p: Tensor, n: int) -> str | None:
     """Three tensors of n, the sums as they are, the best first."""
+    if isinstance(found, tuple) and len(found) == 2:  # with the precisions
+        found = found[0]
     if not isinstance(found, list | tuple) or len(found) != 3:
         return "three things are asked for: the scores, the texts and the tokens"
     sums, parents, tokens = found
@@ -129,7 +131,7 @@ EXTEND = exercise(
     requirements=[
         requires("the best ways on, from whichever text", 2, one_search, law=sound),
         requires("several searches side by side", 1, some_searches, law=sound),
-        requires("from a single text, double precision", 1, from_one, law=sound),
+        requires("from a single text, double precision", 1, from_one, run=with_dtype, law=sound),
         requires("what is impossible is not chosen", 1, some_forbidden, law=sound),
     ],
     wrong={

@@ -38,8 +38,8 @@ def layer_gained(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def one_token(draw: Draw) -> tuple[Tensor, ...]:
-    """A single vector in double precision."""
-    return tuple(x[0, 0].double() if i == 0 else x.double() for i, x in enumerate(layer_gained(draw)))
+    """A batch of a single token in double precision."""
+    return tuple(x[:1, :1].double() if i == 0 else x.double() for i, x in enumerate(layer_gained(draw)))
 
 
 def tokens(draw: Draw) -> tuple[Tensor, ...]:
@@ -71,7 +71,7 @@ def stack_by_default(draw: Draw) -> tuple[Any, ...]:
 def single_layer(draw: Draw) -> tuple[Any, ...]:
     """Numbers so small that a second norm, where there should be one, shows; in double precision."""
     x, w_up, w_down, place = stack_of("post")(draw)
-    return 0.002 * x[0].double(), w_up[:1].double(), w_down[:1].double(), place
+    return 0.002 * x[None, :1].double(), w_up[:1].double(), w_down[:1].double(), place
 
 
 def judged(place: str) -> Callable[[Draw], tuple[Any, ...]]:

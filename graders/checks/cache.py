@@ -47,8 +47,8 @@ def nothing_yet(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def odd(draw: Draw) -> tuple[Tensor, ...]:
-    """A batch of one in double precision, nothing contiguous."""
-    return tuple(x[:1].transpose(2, 3).contiguous().transpose(2, 3) for x in parts(draw, 4, 9, dtype=torch.float64))
+    """A batch of one with one head, in double precision, nothing contiguous."""
+    return tuple(x[:1, :1].transpose(2, 3).contiguous().transpose(2, 3) for x in parts(draw, 4, 9, dtype=torch.float64))
 
 
 def sequence(draw: Draw) -> tuple[Tensor, ...]:
@@ -358,6 +358,10 @@ BYTES = exercise(
         requires("numbers of another size", 1, model_grouped),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(C.cache_bytes(*sizes)),
+            "The number is right, and a float, as `/` gives it. D is a multiple of H: divide with `//`.",
+        ),
         "keys only": (
             counted(lambda L, B, S, D, H, G, i: L * B * S * G * (D // H) * i),
             "Half of it: keys are counted, or values, and both are kept.",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires
+from graders.exercise import Refusal, exercise, question, refusal, requires
 from tinytrans.data import chat
 
 Turns = list[tuple[str, str]]
@@ -40,7 +41,26 @@ def talk_asked(draw: Draw) -> tuple[Turns]:
     return (turns(draw, 2 * draw.integer(2, 3) + 1),)
 
 
-# ---- laws and other ways
+def out_of_turn(draw: Draw) -> tuple[Turns, ...]:
+    """Four dialogues: the assistant begins, the user speaks twice, the assistant does, somebody else does."""
+    orders = ("assistant", "user"), ("user", "user"), ("user", "assistant", "assistant"), ("user", "system")
+    return tuple([(role, text) for role, (_, text) in zip(order, turns(draw, 3), strict=False)] for order in orders)
+
+
+# ---- ways to run, laws and other ways
+
+
+class EachRefused(Refusal):
+    """The run on several dialogues that make no sense: for each "refused", or what came of it."""
+
+    def __call__(self, answer: Callable[..., Any], *dialogues: Any) -> Any:
+        return [Refusal.__call__(self, answer, given) for given in dialogues]
+
+
+def must_refuse(found: Any, *_: Turns) -> str | None:
+    """The law of turns: user and assistant in turn, the user first."""
+    given = next((text for text in found if text != "refused"), None)
+    return given and f"user and assistant speak in turn, the user first; this is to be refused: {str(given)[:80]!r}"
 
 
 def has_its_ends(text: Any, given: Turns) -> str | None:
@@ -57,15 +77,26 @@ def has_its_ends(text: Any, given: Turns) -> str | None:
     return None
 
 
+def in_turn(n: int) -> list[str]:
+    """The roles of a dialogue of n turns."""
+    return [("user", "assistant")[i % 2] for i in range(n)]
+
+
 def built(
     sign: Callable[[str], str] = lambda role: f"<|{role}|>",
     said: Callable[[str], str] = lambda text: text,
     close: Callable[[str, int, int], str] = lambda role, i, n: "<|end|>" if role == "assistant" else "",
     finish: Callable[[Turns], str] = lambda given: "<|assistant|>" if given[-1][0] == "user" else "",
+    allowed: Callable[[list[str]], bool] = lambda roles: roles == in_turn(len(roles)),
 ) -> Callable[[Turns], str]:
-    """A renderer out of parts: the sign in front, what was said, what stands behind a turn, and behind them all."""
+    """A renderer out of parts: the sign in front, what was said, what stands behind a turn, and behind them all.
+
+    `allowed`: which roles may follow each other.
+    """
 
     def render(given: Turns) -> str:
+        if not allowed([role for role, _ in given]):
+            raise ValueError("out of turn")
         n = len(given)
         parts = [sign(role) + said(text) + close(role, i, n) for i, (role, text) in enumerate(given)]
         return "".join(parts) + finish(given)
@@ -79,6 +110,7 @@ def twice(given: Turns) -> str:
 
 
 def pairs(given: Turns) -> str:
+    assert [role for role, _ in given] == in_turn(len(given))
     text = ""
     for i in range(0, len(given), 2):
         text += "<|user|>" + given[i][1] + "<|assistant|>"
@@ -88,7 +120,11 @@ def pairs(given: Turns) -> str:
 
 
 def by_join(given: Sequence[tuple[str, str]]) -> str:
-    ends = {"user": "", "assistant": "<|end|>"}
+    ends, turn = {"user": "", "assistant": "<|end|>"}, "user"
+    for role, _ in given:
+        if role != turn:
+            raise ValueError(f"it is the {turn}'s turn")
+        turn = "assistant" if turn == "user" else "user"
     text = "".join(["<|%s|>%s%s" % (role, said, ends[role]) for role, said in given])  # noqa: UP031
     return text if given[-1][0] == "assistant" else text + "<|assistant|>"
 
@@ -102,6 +138,13 @@ RENDER = exercise(
         requires("a question and its answer, which ends", 1, answered, law=has_its_ends),
         requires("several turns", 1, talk, law=has_its_ends),
         requires("several turns, and a question that waits", 1, talk_asked, law=has_its_ends),
+        requires(
+            "who speaks out of turn is refused, and anybody else",
+            1,
+            out_of_turn,
+            run=EachRefused((*refusal.kinds, "KeyError")),
+            law=must_refuse,
+        ),
     ],
     wrong={
         "no end": (
@@ -171,6 +214,24 @@ RENDER = exercise(
             lambda given: "".join(f"<|assistant|>{text}<|end|>" for role, text in given if role == "assistant"),
             "The user's turns are missing. They are not learned, but they must be read.",
         ),
+        "anybody may speak": (
+            built(allowed=lambda _: True),
+            "Right where all speak in turn. Otherwise a text comes back that no training has, and nobody is told: "
+            "raise a ValueError.",
+        ),
+        "in any order": (
+            built(allowed=lambda roles: set(roles) <= {"user", "assistant"}),
+            "You refuse who is neither user nor assistant. The two also speak in turn, the user first: turn number i "
+            'is `("user", "assistant")[i % 2]`\'s.',
+        ),
+        "only the first one looked at": (
+            built(allowed=lambda roles: roles[0] == "user"),
+            "You see to it that the user begins. Every later turn has its speaker, too.",
+        ),
+        "nobody twice": (
+            built(allowed=lambda roles: all(a != b for a, b in pairwise(roles))),
+            "You refuse who speaks twice. The user has to begin, and nobody but the two may speak.",
+        ),
         "parts in a list": (
             lambda given: [built()([turn]) for turn in given],
             "A list of parts comes back. One text is asked for: join them.",
@@ -184,7 +245,6 @@ RENDER = exercise(
     equivalent={
         "2 -> -2": "a remainder by -2 is 0 or not 0 just as by 2",
         "2]): -> -2]):": "the remainder -1 is the last place of two, which is place 1",
-        "role != (expected := ('user', 'assistant')[number % 2]): -> False:": "here all speak in turn",
     },
 )
 

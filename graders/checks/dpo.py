@@ -156,6 +156,10 @@ LOSS = exercise(
             moved(lambda c, r, beta: (c - r - 1 / (2 * beta)).square().mean()),
             "This is IPO, which draws the distance to 1 / (2 beta). DPO's loss is -log σ.",
         ),
+        "a hinge": (
+            moved(lambda better, worse, beta: F.relu(1 - beta * (better - worse)).mean()),
+            "That is the hinge loss of SLiC, max(0, 1 - β difference). DPO takes -log σ of it.",
+        ),
     },
     right={
         "by hand": by_hand,

@@ -30,7 +30,7 @@ def numbers_double(draw: Draw) -> tuple[Tensor]:
 
 def tails(draw: Draw) -> tuple[Tensor]:
     """Far below and far above 0, in any order."""
-    return (torch.tensor([-800.0, -90.0, -20.0, 20.0, 90.0, 800.0])[draw.permutation(6)],)
+    return (torch.tensor([-800.0, -90.0, -20.0, 20.0, 90.0, 800.0])[draw.permutation(6)].view(1, 6, 1),)
 
 
 def matrix(draw: Draw, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -57,6 +57,11 @@ def layer_b_up(draw: Draw) -> tuple[Any, ...]:
 def layer_b_down(draw: Draw) -> tuple[Any, ...]:
     x, w_up, w_down, _, b_down = layer_biased(draw)
     return x, w_up, w_down, None, b_down
+
+
+def layer_bent(draw: Draw) -> tuple[Any, ...]:
+    """Another activation than the usual one."""
+    return *layer_biased(draw), (torch.square, torch.tanh)[draw.integer(0, 1)]
 
 
 def layer_even(draw: Draw) -> tuple[Tensor, ...]:
@@ -457,60 +462,100 @@ SILU = exercise(
 # ---- the layer
 
 Layer = Callable[..., Tensor]
+Bend = Callable[[Tensor], Tensor]
 
 
 def composed(
     *,
-    bend: Callable[[Tensor], Tensor] = ff.gelu,
-    read: Callable[[Tensor], Tensor] = lambda x: x,
+    bend: Bend | None = None,
+    read: Bend = lambda x: x,
     last: Callable[[Tensor, Tensor], Tensor] = lambda y, _x: y,
 ) -> Layer:
-    """The layer out of parts: what is read of x, how it is bent, what happens at the end."""
+    """The layer out of parts: what is read of x, how it is bent whatever was asked for, what happens at the end."""
 
     def run(
-        x: Tensor, w_up: Tensor, w_down: Tensor, b_up: Tensor | None = None, b_down: Tensor | None = None
+        x: Tensor,
+        w_up: Tensor,
+        w_down: Tensor,
+        b_up: Tensor | None = None,
+        b_down: Tensor | None = None,
+        activation: Bend = ff.gelu,
     ) -> Tensor:
         hidden = read(x) @ w_up + (0 if b_up is None else b_up)
-        return last(bend(hidden) @ w_down + (0 if b_down is None else b_down), x)
+        return last((bend or activation)(hidden) @ w_down + (0 if b_down is None else b_down), x)
 
     return run
 
 
+def rearranged(change: Callable[..., tuple[Tensor | None, ...]]) -> Layer:
+    """The layer with other weights and biases than those that were handed in."""
+    return lambda x, w_up, w_down, b_up=None, b_down=None, bend=ff.gelu: ff.feed_forward(
+        x, *change(w_up, w_down, b_up, b_down), bend
+    )
+
+
 def bias_behind(
-    x: Tensor, w_up: Tensor, w_down: Tensor, b_up: Tensor | None = None, b_down: Tensor | None = None
+    x: Tensor,
+    w_up: Tensor,
+    w_down: Tensor,
+    b_up: Tensor | None = None,
+    b_down: Tensor | None = None,
+    activation: Bend = ff.gelu,
 ) -> Tensor:
     """The first bias is added behind the activation."""
-    hidden = ff.gelu(x @ w_up) + (0 if b_up is None else b_up)
+    hidden = activation(x @ w_up) + (0 if b_up is None else b_up)
     return hidden @ w_down + (0 if b_down is None else b_down)
 
 
 def as_memory(
-    x: Tensor, w_up: Tensor, w_down: Tensor, b_up: Tensor | None = None, b_down: Tensor | None = None
+    x: Tensor,
+    w_up: Tensor,
+    w_down: Tensor,
+    b_up: Tensor | None = None,
+    b_down: Tensor | None = None,
+    activation: Bend = ff.gelu,
 ) -> Tensor:
     """Neuron by neuron: each key's fit times its value."""
     y = torch.zeros_like(x) if b_down is None else b_down.expand_as(x)
     for i, value in enumerate(w_down):
         fit = (x * w_up[:, i]).sum(-1, keepdim=True) + (0 if b_up is None else b_up[i])
-        y = y + F.gelu(fit) * value
+        y = y + activation(fit) * value
     return y
 
 
-def linear(x: Tensor, w_up: Tensor, w_down: Tensor, b_up: Tensor | None = None, b_down: Tensor | None = None) -> Tensor:
-    return F.linear(F.gelu(F.linear(x, w_up.mT, b_up)), w_down.mT, b_down)
+def linear(
+    x: Tensor,
+    w_up: Tensor,
+    w_down: Tensor,
+    b_up: Tensor | None = None,
+    b_down: Tensor | None = None,
+    activation: Bend = ff.gelu,
+) -> Tensor:
+    return F.linear(activation(F.linear(x, w_up.mT, b_up)), w_down.mT, b_down)
 
 
 def einsums(
-    x: Tensor, w_up: Tensor, w_down: Tensor, b_up: Tensor | None = None, b_down: Tensor | None = None
+    x: Tensor,
+    w_up: Tensor,
+    w_down: Tensor,
+    b_up: Tensor | None = None,
+    b_down: Tensor | None = None,
+    activation: Bend = ff.gelu,
 ) -> Tensor:
     hidden = torch.einsum("...d,df->...f", x, w_up)
-    y = torch.einsum("...f,fd->...d", F.gelu(hidden if b_up is None else hidden + b_up), w_down)
+    y = torch.einsum("...f,fd->...d", activation(hidden if b_up is None else hidden + b_up), w_down)
     return y if b_down is None else y + b_down
 
 
 def over_tokens(
-    x: Tensor, w_up: Tensor, w_down: Tensor, b_up: Tensor | None = None, b_down: Tensor | None = None
+    x: Tensor,
+    w_up: Tensor,
+    w_down: Tensor,
+    b_up: Tensor | None = None,
+    b_down: Tensor | None = None,
+    activation: Bend = ff.gelu,
 ) -> Tensor:
-    rows = [linear(token, w_up, w_down, b_up, b_down) for token in x.reshape(-1, x.shape[-1])]
+    rows = [linear(token, w_up, w_down, b_up, b_down, activation) for token in x.reshape(-1, x.shape[-1])]
     return torch.stack(rows).view(x.shape)
 
 
@@ -526,11 +571,17 @@ FEED_FORWARD = exercise(
         requires("each position by itself", 1, layer_biased, run=token_alone, law=each_alone),
         requires("equal widths", 1, layer_even),
         requires("one vector, double precision", 1, layer_alone, run=with_dtype),
+        requires("another activation, where one is handed in", 1, layer_bent),
     ],
     wrong={
         "no activation": (
             composed(bend=lambda h: h),
             "Nothing bends the hidden numbers, so that two matrices are no more than one: x (W_up W_down).",
+        ),
+        "always GELU": (
+            composed(bend=ff.gelu),
+            "Right where nothing else is asked for. But `activation` is accepted and not used: call it, "
+            "`activation(hidden)`.",
         ),
         "ReLU for GELU": (composed(bend=F.relu), "You bend with ReLU; the default is your gelu."),
         "SiLU for GELU": (composed(bend=F.silu), "You bend with SiLU; the default is your gelu."),
@@ -562,16 +613,16 @@ FEED_FORWARD = exercise(
             "same weights.",
         ),
         "no biases": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_up, w_down),
+            rearranged(lambda up, down, _b_up, _b_down: (up, down, None, None)),
             "The biases are accepted and not used. Where they are given, they are added: b_up before the activation, "
             "b_down at the end.",
         ),
         "no first bias": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_up, w_down, None, b_down),
+            rearranged(lambda up, down, _b_up, b_down: (up, down, None, b_down)),
             "b_up is not used: add it before the activation.",
         ),
         "no second bias": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_up, w_down, b_up),
+            rearranged(lambda up, down, b_up, _b_down: (up, down, b_up, None)),
             "b_down is not used: add it at the end.",
         ),
         "first bias behind the activation": (
@@ -580,28 +631,30 @@ FEED_FORWARD = exercise(
             "activation bends, so it comes before.",
         ),
         "biases swapped": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_up, w_down, b_down, b_up),
+            rearranged(lambda up, down, b_up, b_down: (up, down, b_down, b_up)),
             "b_up and b_down have changed places.",
         ),
         "matrices swapped": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_down, w_up, b_up, b_down),
+            rearranged(lambda up, down, b_up, b_down: (down, up, b_up, b_down)),
             "w_down is used before w_up. First (D, F), then (F, D).",
         ),
         "transposed": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_up.mT, w_down.mT, b_up, b_down),
+            rearranged(lambda up, down, b_up, b_down: (up.mT, down.mT, b_up, b_down)),
             "The matrices are transposed. Here they are stored as they are used, x @ w_up; only torch's nn.Linear "
             "stores them the other way.",
         ),
         "not narrowed": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.gelu(x @ w_up + (0 if b_up is None else b_up)),
+            lambda x, w_up, w_down, b_up=None, b_down=None, bend=ff.gelu: bend(
+                x @ w_up + (0 if b_up is None else b_up)
+            ),
             "The second matrix is missing: the hidden numbers are returned.",
         ),
         "no gradient through the first matrix": (
-            lambda x, w_up, w_down, b_up=None, b_down=None: ff.feed_forward(x, w_up.detach(), w_down, b_up, b_down),
+            rearranged(lambda up, down, b_up, b_down: (up.detach(), down, b_up, b_down)),
             "The values are right, but w_up gets no gradient. Look for `detach`, `.data` or `no_grad`.",
         ),
         "single precision": (
-            lambda *inputs: ff.feed_forward(*(i if i is None else i.float() for i in inputs)),
+            lambda *inputs: ff.feed_forward(*(i.float() if isinstance(i, Tensor) else i for i in inputs)),
             "Double precision goes in and single comes out: leave the dtype as it is.",
         ),
     },
@@ -627,6 +680,10 @@ COUNT = exercise(
         requires("biases unless told otherwise", 1, widths),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(ff.feed_forward_parameters(*sizes)),
+            "The count is right, and a float. Weights are counted one by one: an int.",
+        ),
         "without biases": (
             lambda D, width, bias=True: 2 * D * width,
             "The biases are not counted: F for the first matrix, D for the second.",
@@ -806,6 +863,10 @@ WIDTH = exercise(
         requires("a third above a multiple goes up to the next", 1, tight_width),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(ff.gated_width(*sizes)),
+            "The width is right, and a float, which no layer takes for its width. `//` and `math.ceil` give an int.",
+        ),
         "multiples of powers of two only": (
             lambda d_ff, multiple=1: (math.ceil(2 * d_ff / 3) + multiple - 1) & ~(multiple - 1),
             "The trick with `& ~(multiple - 1)` rounds up only where the multiple is a power of two. Divide, round up, "

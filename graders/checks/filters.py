@@ -33,6 +33,11 @@ def rows(draw: Draw) -> Tensor:
     return apart(draw, B, V)
 
 
+def alone(draw: Draw) -> Tensor:
+    """One position of one text."""
+    return one_row(draw)[None, None]
+
+
 def stacked(draw: Draw) -> Tensor:
     """Logits (B, T, V) in double precision, not contiguous; every size another."""
     return apart(draw, 2, 3, 7).double().transpose(0, 1)
@@ -56,7 +61,7 @@ def more_than_there_are(draw: Draw) -> tuple[Tensor, int]:
 
 
 def only_one(draw: Draw) -> tuple[Tensor, int]:
-    return rows(draw), 1
+    return alone(draw), 1
 
 
 def sums(logits: Tensor) -> Tensor:
@@ -79,7 +84,7 @@ def nucleus(shape: Callable[[Draw], Tensor], low: float = 0.7, high: float = 0.9
 
 def nearly_nothing(draw: Draw) -> tuple[Tensor, float]:
     """A p far below the largest probability: one token stays."""
-    return rows(draw), 0.05
+    return alone(draw), 0.05
 
 
 def everything(draw: Draw) -> tuple[Tensor, float]:
@@ -250,7 +255,8 @@ TEMPERATURE = exercise(
     reference=filters.temperature,
     oracle=at(lambda logits, t: torch.div(logits, torch.tensor(t, dtype=logits.dtype))),
     requirements=[
-        requires("a single row and a batch", 2, tempered(rows, 0.4, 0.6)),
+        requires("a batch", 1, tempered(rows, 0.4, 0.6)),
+        requires("one position of one text", 1, tempered(alone, 0.3, 0.7)),
         requires("any shape, double precision", 1, tempered(stacked, 1.5, 2.5), run=with_dtype),
         requires("a temperature of 0 is refused", 1, meaningless(0.0), run=refusal, law=must_refuse),
     ],

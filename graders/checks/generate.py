@@ -20,7 +20,7 @@ def text(draw: Draw) -> tuple[Tensor, Tensor]:
     """Ids and logits; all sizes differ, and so do the likeliest tokens of all positions, seen from either end."""
     B, T, V = 3, draw.integer(4, 5), draw.integer(17, 19)
     best = draw.permutation(V)[: B * T].view(B, T)
-    logits = draw.normal(B, T, V).clamp(-2, 2).scatter(-1, best[..., None], 3.0 + draw.uniform(B, T, 1))
+    logits = (3 * draw.normal(B, T, V)).clamp(-9, 2).scatter(-1, best[..., None], 3.0 + draw.uniform(B, T, 1))
     return draw.integers(0, V, B, T), logits
 
 
@@ -105,8 +105,8 @@ def on_edges(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def rounded(draw: Draw) -> tuple[Tensor, Tensor]:
-    """A chance just below 1, and a sum that rounding has left below it; the last tokens are impossible."""
-    return pieces(draw, 3, 7) * 0.999, torch.full((3,), 1 - 2**-20)
+    """A chance just below 1, and a sum that rounding has left below it; the last token is impossible. One position."""
+    return pieces(draw, 1, 1, 7) * 0.999, torch.full((1, 1), 1 - 2**-20)
 
 
 # ---- laws: the sentence that says what is violated

@@ -915,6 +915,10 @@ PARAMETERS = exercise(
         requires("with both", 1, layer_grouped_biased),
     ],
     wrong={
+        "a float": (
+            lambda *sizes: float(N.attention_parameters(*sizes)),
+            "The count is right, and a float, as `/` gives it. D is a multiple of H: divide with `//`.",
+        ),
         "W_O forgotten": (
             counted(lambda D, K, G: D * D + 2 * D * G * K, lambda D, K, G: D + 2 * G * K),
             "Three matrices are counted: W_O, the output projection, is missing.",

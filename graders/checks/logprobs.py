@@ -47,8 +47,11 @@ def answers(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def masked(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """In one row the targets say so too, in the others they do not."""
     logits, targets = whole(draw)
-    return logits, targets, places(draw, *targets.shape)
+    mask = places(draw, *targets.shape)
+    targets[0] = targets[0].masked_fill(~mask[0], NOT_ASKED)
+    return logits, targets, mask
 
 
 def means(draw: Draw) -> tuple[Tensor, Tensor, None, bool]:
@@ -67,8 +70,9 @@ def one_empty(draw: Draw) -> tuple[Tensor, Tensor, Tensor, bool]:
 
 
 def loud(draw: Draw) -> tuple[Tensor, Tensor]:
+    """A batch of one."""
     logits, targets = answers(draw)
-    return 200 * logits, targets
+    return 200 * logits[:1], targets[:1]
 
 
 # ---- other ways
@@ -205,6 +209,10 @@ SEQUENCE = exercise(
         "no gradient": (
             lambda z, y, mask=None, mean=False: by_loop(z, y, mask, mean).detach(),
             "The numbers are right, but no gradient reaches the logits, so nothing would learn from them.",
+        ),
+        "taken back": (
+            lambda z, y, mask=None, mean=False: logprobs.sequence_logprobs(z, y, mask, mean).exp(),
+            "The logarithm was taken back: the probability of a whole answer underflows. Its *log* is asked for.",
         ),
     },
     right={

@@ -50,7 +50,7 @@ def square(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
 
 def double(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     weight, a, b, alpha = layer(draw, torch.float64)
-    return draw.normal(4, weight.shape[1], dtype=torch.float64), weight, a, b, alpha
+    return draw.normal(1, 1, weight.shape[1], dtype=torch.float64), weight, a, b, alpha
 
 
 def newborn(draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
@@ -203,6 +203,10 @@ LINEAR = exercise(
         "single precision": (
             lambda x, w, a, b, alpha: lora_linear(x.float(), w.float(), a.float(), b.float(), alpha),
             "Double precision goes in and single comes out: leave the dtype as it is.",
+        ),
+        "alpha left out": (
+            with_scale(lambda alpha, a, b: 1 / a.shape[0]),
+            "The correction is divided by r and not multiplied by alpha.",
         ),
     },
     right={

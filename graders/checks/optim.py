@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graders.draw import Draw
-from graders.exercise import exercise, question, requires
+from graders.exercise import exercise, question, requires, with_dtype
 from tinytrans.training import optim as O
 
 # ---- inputs: seed -> what the learner's function is called with
@@ -25,8 +25,8 @@ def underway(draw: Draw) -> tuple[Any, ...]:
 
 
 def one_number(draw: Draw) -> tuple[Any, ...]:
-    """A bias in double precision."""
-    w, g, m, v = (draw.normal(5, dtype=torch.float64) for _ in range(4))
+    """A single row in double precision."""
+    w, g, m, v = (draw.normal(1, 5, dtype=torch.float64) for _ in range(4))
     return w, g, m, v**2 + 0.1, *STEP
 
 
@@ -56,6 +56,12 @@ def schedule(warmup: int | None = None, floor: float | None = None) -> Callable[
     return inputs
 
 
+def all_warmup(draw: Draw) -> tuple[int, int]:
+    """Nothing of the run is left for the cosine."""
+    warmup = draw.integer(4, 7)
+    return warmup, warmup
+
+
 def short_fall(draw: Draw) -> tuple[int, int, float]:
     """One step of the run is left for the cosine."""
     warmup = draw.integer(4, 7)
@@ -75,7 +81,7 @@ def gradients(size: float) -> Callable[[Draw], tuple[list[Tensor], float]]:
 
 
 def nothing(draw: Draw) -> tuple[list[Tensor], float]:
-    return [torch.zeros(2, 3), torch.zeros(draw.integer(3, 5))], 1.0
+    return [torch.zeros(1, 3), torch.zeros(draw.integer(3, 5))], 1.0
 
 
 # ---- ways to run an answer, and laws
@@ -122,6 +128,11 @@ def only_warmup(answer: Any, warmup: int, total: int) -> Any:
 
 def beyond(answer: Any, warmup: int, total: int, *floor: float) -> Any:
     return [answer(step, warmup, total, *floor) for step in (total, total + 1, 2 * total)]
+
+
+def within_and_behind(answer: Any, warmup: int, total: int) -> Any:
+    """The factors of the run, and what comes well behind it."""
+    return [*every_step(answer, warmup, total), *beyond(answer, warmup, total)[1:]]
 
 
 def learns(found: Any, warmup: int, *_: Any) -> str | None:
@@ -245,7 +256,7 @@ ADAMW = exercise(
         requires("the first step: by the rate, whatever the gradient's size", 1, newborn, law=first_is_a_sign),
         requires("without a gradient the weight only decays", 1, no_gradient),
         requires("three steps in a row", 1, a_few, run=three_steps, law=as_torch),
-        requires("a vector, double precision", 1, one_number),
+        requires("a single row, double precision", 1, one_number, run=with_dtype),
     ],
     wrong={
         "no bias correction": (
@@ -346,7 +357,7 @@ ADAMW = exercise(
 
 def curve(
     up: Callable[[int, int], float] = lambda step, warmup: (step + 1) / warmup,
-    progress: Callable[[int, int, int], float] = lambda step, warmup, total: (step - warmup) / (total - warmup),
+    progress: Callable[[int, int, int], float] = lambda step, warmup, total: (step - warmup) / max(1, total - warmup),
     down: Callable[[float], float] = lambda x: (1 + math.cos(math.pi * x)) / 2,
     level: Callable[[float, float], float] = lambda y, floor: floor + (1 - floor) * y,
     last: Callable[[float], float] = lambda x: min(x, 1.0),
@@ -388,6 +399,7 @@ SCHEDULE = exercise(
         requires("a floor", 1, schedule(floor=0.2), run=every_step, law=learns),
         requires("at its end, and beyond, it stays at the floor", 1, short_fall, run=beyond),
         requires("no warm-up", 1, schedule(warmup=0), run=every_step, law=learns),
+        requires("nothing but warm-up", 1, all_warmup, run=within_and_behind),
     ],
     wrong={
         "from 0": (
@@ -421,7 +433,7 @@ SCHEDULE = exercise(
             "The cosine arrives at step total - 1, so that the last step learns nothing. It arrives at step total.",
         ),
         "one step ahead": (
-            curve(progress=lambda step, warmup, total: (step + 1 - warmup) / (total - warmup)),
+            curve(progress=lambda step, warmup, total: (step + 1 - warmup) / max(1, total - warmup)),
             "The cosine is a step ahead: at step warmup it is still 1.",
         ),
         "a line": (curve(down=lambda x: 1 - x), "That is a straight line down. Half a cosine is asked for."),
@@ -469,11 +481,14 @@ SCHEDULE = exercise(
             ),
             "Right with a warm-up. Without one (warmup = 0) you divide by 0.",
         ),
+        "division by no cosine": (
+            curve(progress=lambda step, warmup, total: (step - warmup) / (total - warmup)),
+            "Right where a cosine follows. Where the whole run is warm-up (total = warmup) you divide by 0 as soon as "
+            "it is over.",
+        ),
     },
     right={"by a sine": by_pieces, "by tensors": by_tensors, "out of parts": curve()},
     equivalent={
-        "max(1, -> max(-1,": "no run is all warm-up",
-        "max(1, -> max(0,": "no run is all warm-up",
         "max(1, total - warmup)) -> max(total - warmup, 1))": "the larger of two, in either order",
         "min(1.0, (step - warmup) / max(1, total - warmup)) -> min((step - warmup) / max(1, total - warmup), 1.0)": (
             "the smaller of two, in either order"

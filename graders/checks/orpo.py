@@ -143,6 +143,15 @@ ODDS = exercise(
             lambda x: orpo.log_odds(x).detach(),
             "The numbers are right, but no gradient reaches x.",
         ),
+        "an eps inside the log": (
+            lambda x: x - (1 - x.exp() + 1e-9).log(),
+            "1e-9 inside the log keeps it finite, and spoils every answer that is nearly certain. `torch.expm1` loses"
+            " no digits.",
+        ),
+        "p left out": (
+            lambda x: -(-torch.expm1(x)).log(),
+            "log p is missing: odds are p / (1 - p), and you have 1 / (1 - p).",
+        ),
     },
     right={
         "by hand": odds_by_hand,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graders.draw import Draw
-from graders.exercise import Refusal, exercise, question, requires, with_gradients
+from graders.exercise import Refusal, exercise, question, requires, with_dtype, with_gradients
 from tinytrans.nn import positions as P
 
 # ---- inputs: seed -> what the learner's function is called with. No width is 2, where there is only one pair and every
@@ -63,7 +63,9 @@ def odd_width(draw: Draw) -> tuple[Tensor, int]:
 
 
 def places_and_base(draw: Draw) -> tuple[Tensor, int, float]:
-    return *from_elsewhere(draw), other_base(draw)
+    """A single position of a single text."""
+    places, D = from_elsewhere(draw)
+    return places[None, :1], D, other_base(draw)
 
 
 def embedded(draw: Draw) -> tuple[Tensor]:
@@ -76,9 +78,8 @@ def embedded_later(draw: Draw) -> tuple[Tensor, int]:
 
 
 def embedded_double(draw: Draw) -> tuple[Tensor, int]:
-    """A batch of one, not contiguous, in double precision."""
-    D, T = even(draw), draw.integer(3, 5)
-    return draw.normal(1, D, T, dtype=torch.float64).transpose(1, 2), draw.integer(3, 20)
+    """A single token, in double precision."""
+    return draw.normal(1, 1, even(draw), dtype=torch.float64), draw.integer(3, 20)
 
 
 def tables(draw: Draw, low: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,9 +102,9 @@ def further_on(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
 
 
 def one_text_further_on(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
-    """A batch of one."""
+    """A single token."""
     ids, tokens, places, start = further_on(draw)
-    return ids[:1], tokens, places, start
+    return ids[:1, :1], tokens, places, start
 
 
 def beyond(draw: Draw) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -124,8 +125,8 @@ def pairs(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def quarter_turns(draw: Draw) -> tuple[Tensor, Tensor]:
-    T, K = draw.integer(3, 5), even(draw)
-    return draw.normal(T, K), (torch.pi / 2) * draw.integers(1, 4, T, K // 2)
+    K = even(draw)
+    return draw.normal(1, K), (torch.pi / 2) * draw.integers(1, 4, 1, K // 2)
 
 
 def pairs_of_heads(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -147,7 +148,9 @@ def placed_elsewhere(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def placed_with_base(draw: Draw) -> tuple[Tensor, Tensor, float]:
-    return *placed_elsewhere(draw), other_base(draw)
+    """A single token."""
+    x, places = placed_elsewhere(draw)
+    return x[:1], places[:1], other_base(draw)
 
 
 def placed_heads(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -226,8 +229,9 @@ def distance_alone(found: Any, _q: Tensor, _k: Tensor, shift: int) -> str | None
     )
 
 
-def lengths_kept(y: Tensor, x: Tensor, *_where: Any) -> str | None:
+def lengths_kept(y: Any, x: Tensor, *_where: Any) -> str | None:
     """The law of a turn: it keeps the length of each pair."""
+    y = y[0] if isinstance(y, tuple) else y  # with the precisions
     if y.shape != x.shape:
         return None
     before, after = (z.unflatten(-1, (2, -1)).norm(dim=-2) for z in (x, y))
@@ -571,6 +575,10 @@ SINUSOIDAL = exercise(
             "Right for even widths. An odd D ends with a sine whose cosine is left out, or the table does not fit the "
             "embeddings.",
         ),
+        "counted from the first": (
+            lambda positions, D, base=10000.0: P.sinusoidal(positions - positions[..., :1], D, base),
+            "The first position counts as 0, wherever it stands. Take the positions as they are handed in.",
+        ),
     },
     right={
         "columns filled in": slots,
@@ -614,7 +622,7 @@ ADD = exercise(
     requirements=[
         requires("the first token at position 0, and the gradient", 2, embedded, run=learning, law=way_back),
         requires("the first token further on, as in decoding", 1, embedded_later),
-        requires("a batch of one in double precision", 1, embedded_double),
+        requires("a single token, double precision", 1, embedded_double, run=with_dtype),
     ],
     wrong={
         "not scaled": (
@@ -751,7 +759,7 @@ EMBED = exercise(
         requires("the first token further on, up to the table's last place", 1, further_on),
         requires("a position beyond the table is refused", 1, beyond, run=NAMED, law=must_refuse),
         requires("also where a single row is left", 1, only_one_left, run=NAMED, law=must_refuse),
-        requires("a batch of one: gradients reach both tables", 1, one_text_further_on, run=with_gradients),
+        requires("a single token: gradients reach both tables", 1, one_text_further_on, run=with_gradients),
     ],
     wrong={
         "indexed by token id": (
@@ -885,8 +893,8 @@ TURN = exercise(
     requirements=[
         requires("any angles", 2, pairs, law=lengths_kept),
         requires("the gradient comes back turned", 1, pairs, run=learning, law=way_back),
-        requires("quarter turns", 1, quarter_turns, law=lengths_kept),
-        requires("several heads, one set of angles", 1, pairs_of_heads, law=lengths_kept),
+        requires("quarter turns of a single token", 1, quarter_turns, law=lengths_kept),
+        requires("several heads, one set of angles", 1, pairs_of_heads, run=with_dtype, law=lengths_kept),
     ],
     wrong={
         "no gradient": (
@@ -1012,7 +1020,9 @@ ROPE = exercise(
         requires("positions that start elsewhere, in any order", 1, placed_elsewhere, law=lengths_kept),
         requires("products depend on the distance alone", 1, two_texts, run=products, law=distance_alone),
         requires("another base", 1, placed_with_base, law=lengths_kept),
-        requires("several heads, each text with positions of its own", 1, placed_heads, law=lengths_kept),
+        requires(
+            "several heads, each text with positions of its own", 1, placed_heads, run=with_dtype, law=lengths_kept
+        ),
     ],
     wrong={
         "no gradient": (
@@ -1179,7 +1189,7 @@ STEP = exercise(
     requirements=[
         requires("one token behind a cache", 2, one_step),
         requires("a text from the empty cache on: as if computed at once", 2, a_text, run=written, law=as_at_once),
-        requires("several texts and heads", 1, one_step_of_heads),
+        requires("several texts and heads, double precision", 1, one_step_of_heads, run=with_dtype),
     ],
     wrong={
         "restarts at 0": (

@@ -38,6 +38,11 @@ def tokens_free(draw: Draw) -> tuple[Any, ...]:
     return *tokens(draw), 0.0
 
 
+def tokens_one(draw: Draw) -> tuple[Any, ...]:
+    """A batch of one answer, which is one token."""
+    return draw.normal(1) + 3, -draw.uniform(1, 1) * 3, -draw.uniform(1, 1) * 3, torch.ones(1, 1, dtype=torch.bool), 0.4
+
+
 def valued(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards and values, and whatever stands outside the answers, which is a lot."""
     mask = places(draw)
@@ -46,6 +51,10 @@ def valued(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 
 def valued_full(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     return draw.normal(2, 5), draw.normal(2, 5), torch.ones(2, 5, dtype=torch.bool)
+
+
+def valued_one(draw: Draw) -> tuple[Any, ...]:
+    return draw.normal(1, 1), draw.normal(1, 1), torch.ones(1, 1, dtype=torch.bool), 0.8, 0.6
 
 
 def discounted(draw: Draw) -> tuple[Any, ...]:
@@ -61,8 +70,9 @@ def to_the_end(draw: Draw) -> tuple[Any, ...]:
 
 
 def at_the_start(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    logprobs = -draw.uniform(3, 5) * 3
-    return logprobs, logprobs.clone(), 2 * draw.normal(3, 5)
+    """A batch of one token."""
+    logprobs = -draw.uniform(1, 1) * 3
+    return logprobs, logprobs.clone(), 2 * draw.normal(1, 1)
 
 
 def steps(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,6 +85,11 @@ def steps(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 
 def narrow(draw: Draw) -> tuple[Any, ...]:
     return *steps(draw), 0.05
+
+
+def never_up(draw: Draw) -> tuple[Any, ...]:
+    """An upper bound of 1 itself."""
+    return *steps(draw), 0.2, 0.0
 
 
 def lopsided(draw: Draw) -> tuple[Any, ...]:
@@ -143,6 +158,7 @@ REWARDS = exercise(
         requires("the score at each answer's last token", 1, tokens_free, law=totals),
         requires("every token pays for leaving the reference", 2, tokens_beta, law=totals),
         requires("beta is 0.05 unless given", 1, tokens, law=totals),
+        requires("a single answer of a single token", 1, tokens_one, law=totals),
         requires("no gradient flows through a reward", 1, tokens_beta, run=with_gradients),
     ],
     wrong={
@@ -227,6 +243,16 @@ REWARDS = exercise(
             lambda s, lp, ref, m, beta=0.05: (last_places(m) * s[:, None] - beta * (lp - ref)).masked_fill(~m, 0),
             "The numbers are right, but a gradient flows through them. A reward is a fact; the policy learns from it "
             "through the ratio alone. `detach`.",
+        ),
+        "cut off below 0": (
+            earned(lambda lp, ref: (lp - ref).clamp(min=0)),
+            "A token that the reference likes better pays nothing, where it should earn something: only the mean of "
+            "log π - log π_ref is a KL divergence, so none of it may be cut off.",
+        ),
+        "k3": (
+            earned(lambda lp, ref: (ref - lp).expm1() - (ref - lp)),
+            "That is k3, the estimate that is never negative, as GRPO has it in its loss. In the reward PPO has the "
+            "plain log-ratio.",
         ),
     },
     right={
@@ -331,6 +357,7 @@ GAE = exercise(
         requires("gamma and lambda", 1, discounted, law=nothing_outside),
         requires("lambda 0: one step ahead", 1, one_step, law=nothing_outside),
         requires("lambda 1: all that came, minus what was expected", 1, to_the_end, law=nothing_outside),
+        requires("a single answer of a single token", 1, valued_one, law=nothing_outside),
         requires("no gradient", 1, discounted, run=with_gradients),
     ],
     wrong={
@@ -441,7 +468,6 @@ GAE = exercise(
     },
     equivalent={
         "0]) -> -1])": "only its shape is taken",
-        "0]) -> 1])": "only its shape is taken",
         "dim=1) -> dim=-1)": "of two axes the last is axis 1",
         "reversed(range(rewards.shape[1])): -> reversed(range(rewards.shape[-1])):": "of two axes the last is axis 1",
     },
@@ -514,6 +540,7 @@ SURROGATE = exercise(
         requires("past the bounds no gradient, but a way back", 1, steps, run=with_gradients),
         requires("other bounds", 1, narrow, law=bounded_gain),
         requires("a wider upper bound", 1, lopsided, law=bounded_gain),
+        requires("an upper bound of 1: a clip_high of 0", 1, never_up, law=bounded_gain),
     ],
     wrong={
         "max for min": (
@@ -591,6 +618,11 @@ SURROGATE = exercise(
         "clip_high not used": (
             lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(lp, old, a, clip),
             "`clip_high` is accepted and not used: where it is given, the upper bound is 1 + clip_high.",
+        ),
+        "clip_high of 0 taken for none": (
+            lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(lp, old, a, clip, clip_high or clip),
+            "A `clip_high` of 0 is taken for none: 0 is false, so that `clip_high or clip` gives clip. Ask whether it "
+            "`is None`.",
         ),
         "clip_high below too": (
             lambda lp, old, a, clip=0.2, clip_high=None: ppo.surrogate(

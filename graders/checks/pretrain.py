@@ -24,6 +24,10 @@ def ids(draw: Draw) -> tuple[Tensor]:
     return (draw.integers(0, 30, B, T + 1),)
 
 
+def two_ids(draw: Draw) -> tuple[Tensor]:
+    return (draw.permutation(30)[None, :2],)
+
+
 def padded(draw: Draw) -> tuple[Tensor, Tensor]:
     """Rows of different lengths, one of them full, one of a single id; behind the end stands anything."""
     T = draw.integer(6, 8)
@@ -197,7 +201,8 @@ SHIFT = exercise(
     reference=P.shift,
     oracle=by_rows,
     requirements=[
-        requires("every position is asked for the next id", 2, ids, law=next_ones),
+        requires("every position is asked for the next id", 1, ids, law=next_ones),
+        requires("a single row of two ids", 1, two_ids, law=next_ones),
         requires("nothing behind the end of a row is a target, its last id is", 2, padded, law=next_ones),
         requires("no row is full: the shapes stay", 1, none_full, law=next_ones),
     ],
@@ -268,6 +273,13 @@ SHIFT = exercise(
         "cut by one more": (
             cut_to_longest,
             "With lengths, a column is lost. T inputs and T targets are asked for.",
+        ),
+        "cut to the longest": (
+            lambda ids, lengths=None: tuple(
+                x if lengths is None else x[:, : int(lengths.max()) - 1] for x in P.shift(ids, lengths)
+            ),
+            "Right numbers, and columns are missing: you cut to the longest row. The shape stays (B, T), whatever the"
+            " lengths.",
         ),
     },
     right={"row by row": by_rows, "by where": by_where, "by rolling": by_rolling},
@@ -449,6 +461,11 @@ LOSS = exercise(
         "no gradient": (
             by(lambda surprises, real: right_mean(surprises, real).detach()),
             "The value is right, and no gradient flows back. Look for `detach`, `.item()` or `.data`.",
+        ),
+        "softmax over the positions": (
+            lambda z, y: P.next_token_loss(z.log_softmax(1), y),
+            "The logits are normalised over the positions (axis 1) first. A distribution runs over the vocabulary, "
+            "the last axis.",
         ),
     },
     right={"torch's kernel": fused, "classes on the second axis": by_channels, "only the real places": selected},

@@ -155,6 +155,20 @@ PAIRWISE = exercise(
             lambda c, r, margin=0.0: -F.logsigmoid(c - margin).mean(),
             "The rejected answer plays no part. What is known is which of the two is better, not how good either is.",
         ),
+        "the margin outside": (
+            lambda c, r, margin=0.0: (-F.logsigmoid(c - r) - margin).mean(),
+            "The margin is subtracted from the loss, where it moves no weight. It belongs inside, beside the "
+            "difference.",
+        ),
+        "everyone against everyone": (
+            lambda c, r, margin=0.0: -F.logsigmoid(c[:, None] - r[None] - torch.as_tensor(margin)[..., None]).mean(),
+            "Every chosen answer is compared with every rejected one. Answer i has one opponent, the other answer to "
+            "its own prompt.",
+        ),
+        "margins averaged": (
+            lambda c, r, margin=0.0: reward.pairwise_loss(c, r, torch.as_tensor(margin).mean()),
+            "The margins are averaged first. Each pair has its own.",
+        ),
     },
     right={
         "by hand": by_hand,

@@ -437,6 +437,16 @@ LOSS = exercise(
             lambda z, y: sft.sft_loss(z.detach(), y),
             "The number is right, but no gradient reaches the logits. Look for `detach`, `.item()` or `no_grad`.",
         ),
+        "an eps inside the log": (
+            lambda z, y: (
+                -(
+                    (z.softmax(-1).gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1) + 1e-9).log() * (y != NOT_ASKED)
+                ).sum()
+                / (y != NOT_ASKED).sum().clamp(min=1)
+            ),
+            "1e-9 inside the log keeps it finite and caps what a mistake can cost at 20.7. `log_softmax` needs no "
+            "such help.",
+        ),
     },
     right={
         "by hand": loss_by_hand,

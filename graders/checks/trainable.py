@@ -59,6 +59,10 @@ COUNT = exercise(
         requires("nothing trains", 1, nothing),
     ],
     wrong={
+        "floats": (
+            lambda *given: tuple(map(float, trainable.count_trainable(*given))),
+            "The counts are right, and floats. Numbers are counted one by one: `math.prod` of a shape is an int.",
+        ),
         "weights counted, not their numbers": (
             lambda shapes, names: (len(set(names)), len(shapes)),
             "You count the tensors. A matrix of shape (8, 2) holds 16 numbers.",
