@@ -125,8 +125,8 @@ print(inputs.tolist(), "->", targets.tolist())
 #
 # The logarithm turns the product into a sum, the minus makes it something to *minimise*, and the mean makes texts of different length comparable. $-\ln p$ is the **surprise** at what came: 0 for what was certain, without bound for what was thought impossible. The mean surprise is the **cross-entropy**, in nats.
 #
-# By hand: the right tokens got the probabilities 0.5, 0.25 and 0.125. The surprises are 0.69, 1.39 and 2.08, and their mean is 1.39. That is $\ln 4$: on average the model was as unsure as if it had to choose among **4** equally likely tokens. $e^{\mathcal L}$ is called the **perplexity**. (It is one over the geometric mean of the
-# probabilities, here $\sqrt[3]{0.5 \cdot 0.25 \cdot 0.125} = 0.25$.)
+# By hand: the right tokens got the probabilities 0.5, 0.25 and 0.125. The surprises are 0.69, 1.39 and 2.08, and their mean is 1.39. That is $\ln 4$: on average the model was as unsure as if it had to choose among **4** equally likely tokens. $e^{\mathcal L}$ is called the **perplexity**. (The geometric mean of the
+# probabilities is $\sqrt[3]{0.5 \cdot 0.25 \cdot 0.125} = 0.25$, and the perplexity is one over it.)
 #
 # Two details:
 #
