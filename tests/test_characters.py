@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ from tinytrans.tokenizers.characters import (
     most_common,
     vocabulary_growth,
 )
+from tinytrans.tokenizers.unigram import UnigramTokenizer
+from tinytrans.tokenizers.wordpiece import WordPieceTokenizer
 
 KINDS = [CharacterTokenizer, WordTokenizer]
 TRICKY = ["<unk>", "<|end|>", "<|end", "'s", "  ", "\r\n", "\x85", "\u00a0", "e\u0301", "字", "👩‍👩‍👧", "a\nb"]
@@ -108,3 +111,12 @@ def test_a_file_is_read_by_ours_and_by_rust(tmp_path: Path, kind: type[ListedTok
         if other is not kind:
             with pytest.raises(ValueError, match="split"):
                 other.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind", [BPETokenizer, WordPieceTokenizer, UnigramTokenizer, CharacterTokenizer, WordTokenizer]
+)
+def test_one_text_is_not_many_letters(kind: Any) -> None:
+    """No tokenizer learns from a lone str, of which each letter would be a text: a list of one is meant."""
+    with pytest.raises(ValueError, match=r"texts is one str of 11 characters, not several: hand in a list, \[text\]"):
+        kind.train("hello world", vocab_size=300)

@@ -24,6 +24,13 @@ def tokenizer_file(path: str | os.PathLike[str]) -> Path:
     return path / FILE if path.is_dir() else path
 
 
+def several(texts: Iterable[str]) -> Iterable[str]:
+    """Texts as they are; raises ValueError for a single one, which would be read as many texts of one letter."""
+    if isinstance(texts, str):
+        raise ValueError(f"texts is one str of {len(texts)} characters, not several: hand in a list, [text]")
+    return texts
+
+
 class Tokenizer:
     """A tokenizer run by Rust; `Tokenizer.load(path)` opens any `tokenizer.json`."""
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import tokenizers
 
-from tinytrans.tokenizers.base import Tokenizer
+from tinytrans.tokenizers.base import Tokenizer, several
 from tinytrans.tokenizers.pair_index import Pair, PairIndex
 from tinytrans.tokenizers.split import BYTE_OF_ID, byte_ids, chunks, join, split, visible
 
@@ -197,7 +197,7 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()) -> Self:
         """Learn from texts; the vocab_size counts bytes, merges and special tokens."""
-        return cls(train_bpe(texts, vocab_size - len(special_tokens)), special_tokens)
+        return cls(train_bpe(several(texts), vocab_size - len(special_tokens)), special_tokens)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with `special=False` the name of a special token in it is plain text."""

@@ -14,6 +14,7 @@ from typing import Self
 
 import tokenizers
 
+from tinytrans.tokenizers.base import several
 from tinytrans.tokenizers.readable import ReadableTokenizer, add_special_tokens, special_names
 from tinytrans.tokenizers.split import PATTERN, split
 
@@ -67,7 +68,7 @@ class ListedTokenizer(ReadableTokenizer):
         room = None if vocab_size is None else vocab_size - 1 - len(set(special_tokens) - {UNKNOWN})
         if room is not None and room < 0:
             raise ValueError(f"vocab_size {vocab_size} has no room for {UNKNOWN} and {list(special_tokens)}")
-        return cls(most_common(chain.from_iterable(map(cls.tokens, texts)), room), special_tokens)
+        return cls(most_common(chain.from_iterable(map(cls.tokens, several(texts))), room), special_tokens)
 
     def split(self, text: str) -> list[str]:
         """The tokens of a text in order."""

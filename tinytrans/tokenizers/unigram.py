@@ -16,6 +16,7 @@ from typing import Self
 import tokenizers
 import torch
 
+from tinytrans.tokenizers.base import several
 from tinytrans.tokenizers.lattice import LONGEST, Scores, piece_counts, viterbi
 from tinytrans.tokenizers.readable import ReadableTokenizer, add_special_tokens, special_names
 
@@ -195,7 +196,7 @@ class UnigramTokenizer(ReadableTokenizer):
         maximize: Callable[[Mapping[str, float]], Scores] = bayesian,
     ) -> Self:
         """Learn from texts; the vocab_size counts <unk>, the bytes and the special tokens too."""
-        words = Counter(word for text in texts for word in split(text))
+        words = Counter(word for text in several(texts) for word in split(text))
         extra = 1 + (len(BYTES) if byte_fallback else 0) + len(set(special_tokens) - {UNKNOWN})
         if byte_fallback:
             words.update(SPELLING)

@@ -14,6 +14,7 @@ from typing import Self
 
 import tokenizers
 
+from tinytrans.tokenizers.base import several
 from tinytrans.tokenizers.pair_scores import CONTINUES, PairScores, Score, association, merged
 from tinytrans.tokenizers.readable import ReadableTokenizer, add_special_tokens, special_names
 
@@ -123,7 +124,7 @@ class WordPieceTokenizer(ReadableTokenizer):
         score: Score = association,
     ) -> Self:
         """Learn from texts; the vocab_size counts special tokens too."""
-        words = Counter(word for text in texts for word in split(text, lowercase=lowercase))
+        words = Counter(word for text in several(texts) for word in split(text, lowercase=lowercase))
         pieces = train_wordpiece(words, vocab_size - len(special_tokens), score=score)
         return cls(pieces, special_tokens, lowercase=lowercase)
 
