@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (ClusterError, IsolationError, ReleaseError, FileNotFoundError, PermissionError) as error:
+    except (ClusterError, IsolationError, ReleaseError, OSError) as error:
         print(f"graders: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

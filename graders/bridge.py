@@ -58,7 +58,7 @@ class SubmissionExporter(NotebookExporter):
         self.submission = Submission()
         self.coursedir.ignore = ["*"]  # nbgrader would copy what lies beside the notebook, and follow links doing so
         self.coursedir.get_existing_timestamp = timestamp  # nbgrader's own ends the run at one that is no date
-        rematch(self.converter)
+        self.places = rematch(self.converter)
         self._register()
 
     def _release_path(self, assignment: str, notebook: str) -> Path:
@@ -78,6 +78,8 @@ class SubmissionExporter(NotebookExporter):
     def from_filename(self, filename: str, resources: Any = None, **kwargs: Any) -> tuple[Any, Any]:
         """nbgrader asks twice: for the submitted file, then for the sanitized one, which the release gives again."""
         about = resources["nbgrader"]
+        folder, name = os.path.split(filename)
+        filename = os.path.join(self.places.get(folder, folder), name)
         if self.converter._sanitizing:
             self.release = load(self._release_path(about["assignment"], about["notebook"]))
             self.submission = rebuild(self.release, Path(filename))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Container
@@ -14,7 +15,7 @@ UNUSUAL = re.compile(r"[^\w.,@+() -]")  # what an ID is shown with instead: page
 
 
 def collect(folder: Path, assignment: str) -> dict[str, Path]:
-    """Each student's file, sorted by ID, whose unusual characters become `_`.
+    """Each student's file by ID, see `student_id`, sorted by name.
 
     A folder without such a file counts too: its file is then noted as missing. Hidden entries, links to
     folders and other files are passed over.
@@ -23,23 +24,30 @@ def collect(folder: Path, assignment: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder of submissions {folder}")
     found: dict[str, Path] = {}
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                found[_id(entry.name, found)] = _in_folder(Path(entry.path), assignment)
-            elif entry.name.endswith(".ipynb") and entry.name.removesuffix(".ipynb") not in found:
-                found[_id(entry.name.removesuffix(".ipynb"), found)] = Path(entry.path)
+    with os.scandir(folder) as listed:
+        entries = sorted(listed, key=lambda e: e.name)
+    names = {entry.name.removesuffix(".ipynb") for entry in entries}
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            found[student_id(entry.name, names)] = _in_folder(Path(entry.path), assignment)
+        elif entry.name.endswith(".ipynb"):
+            found.setdefault(student_id(entry.name.removesuffix(".ipynb"), names), Path(entry.path))
     return found
 
 
-def _id(name: str, taken: Container[str]) -> str:
-    """The name as an ID that no other student has."""
-    plain = UNUSUAL.sub("_", name)[:100]
+def student_id(name: str, names: Container[str]) -> str:
+    """The ID of whose folder or file has this name, the same whenever it is asked, of a class or of one alone.
+
+    A usual name is its own ID. Else unusual characters are shown as `_`, and a part of the name's hash keeps it apart
+    from others; `names` are all that are there: an odd name takes nobody's.
+    """
+    plain = UNUSUAL.sub("_", name)[:80]
     if plain == name:
         return name
-    return next(one for n in count(1) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
+    hashes = (hashlib.sha256(os.fsencode(name) + b"\0" * n).hexdigest()[:16] for n in count())
+    return next(one for one in (f"{plain}-{part}" for part in hashes) if one not in names)
 
 
 def _in_folder(student: Path, assignment: str) -> Path:
@@ -48,15 +56,18 @@ def _in_folder(student: Path, assignment: str) -> Path:
     return lesson if lesson.is_symlink() else lesson / f"{assignment}.ipynb"
 
 
-def rematch(converter: Any) -> None:
+def rematch(converter: Any) -> dict[str, str]:
     """Find an nbgrader converter's notebooks anew: it takes a `[` in a student's folder for a pattern, and finds none.
 
-    A folder whose name has more than one line is passed over, and said so: nbgrader would end the class's run there.
+    Folders count as if their names were the students' IDs, see `student_id`; the result says where each one is.
     """
-    course = converter.coursedir
-    for folder in glob.glob(converter._format_source(course.assignment_id, course.student_id)):
-        if "\n" in folder:
-            converter.log.error("passed over, for its name has more than one line: %r", folder)
-            converter.assignments.pop(folder, None)
-        elif found := glob.glob(os.path.join(glob.escape(folder), f"{course.notebook_id}.ipynb")):
-            converter.assignments[folder] = found
+    course, format_source, real = converter.coursedir, converter._format_source, {}
+    for folder in glob.glob(format_source(course.assignment_id, course.student_id)):
+        converter.assignments.pop(folder, None)
+        student = Path(folder).parent
+        place = format_source(course.assignment_id, student_id(student.name, os.listdir(student.parent)))
+        if found := glob.glob(os.path.join(glob.escape(folder), f"{course.notebook_id}.ipynb")):
+            real[place] = folder
+            converter.assignments[place] = [os.path.join(place, os.path.basename(path)) for path in found]
+    converter._format_source = lambda *a, **k: real.get(where := format_source(*a, **k), where)
+    return real

@@ -30,7 +30,7 @@ from nbgrader.api import (
 )
 from nbgrader.preprocessors import AssignLatePenalties
 from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_locked, is_solution, is_task
-from sqlalchemy.exc import SAWarning
+from sqlalchemy.exc import OperationalError, SAWarning
 from traitlets.config import Config
 
 from graders.release import Release, ReleaseError
@@ -76,19 +76,25 @@ def at_peace() -> Iterator[None]:
 
 @contextmanager
 def transaction(path: Path, course: str) -> Iterator[Gradebook]:
-    """The gradebook at `path`, made where there is none; what is done within is committed at the end, all of it."""
-    with at_peace():
-        if not path.exists():
-            _make(path, course)
-        with Gradebook(f"sqlite:///{path}", course) as gradebook:
-            commit = gradebook.db.commit
-            gradebook.db.commit = gradebook.db.flush  # its methods commit, each of them
-            try:
-                yield gradebook
-                commit()
-            except BaseException:
-                gradebook.db.rollback()
-                raise
+    """The gradebook at `path`, made where there is none; what is done within is committed at the end, all of it.
+
+    Raises OSError where it cannot be written: another program holds it, or the disk is full.
+    """
+    try:
+        with at_peace():
+            if not path.exists():
+                _make(path, course)
+            with Gradebook(f"sqlite:///{path}", course) as gradebook:
+                commit = gradebook.db.commit
+                gradebook.db.commit = gradebook.db.flush  # its methods commit, each of them
+                try:
+                    yield gradebook
+                    commit()
+                except BaseException:
+                    gradebook.db.rollback()
+                    raise
+    except OperationalError as error:  # locked by another program, or the disk is full
+        raise OSError(f"the gradebook {path} could not be written and is as it was: {error.orig}") from error
 
 
 def _make(path: Path, course: str) -> None:

@@ -17,6 +17,7 @@ from tiny_course import NAME, RIGHT, STUBS, cell_of, nbgrader, notebook, submit
 
 from graders import bridge
 from graders.bridge import timestamp, write_outputs
+from graders.collect import collect
 from graders.grade import Verdict, unjudged
 from graders.rebuild import rebuilt_notebook
 from graders.release import Release, load
@@ -51,6 +52,7 @@ def test_nbgrader_autograde(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None
     submit(tiny, place("dup")).write_text(json.dumps(doubled))
     submit(tiny, place("=1+1 [ü] 'x'"))
     submit(tiny, place("no\nbody"))
+    submit(tiny, place("no\rbody"), {"double": WRONG})
     place("eve").parent.mkdir(parents=True)
     place("eve").symlink_to(place("ann"))
     (place("ann").parent / "torch.py").symlink_to("/etc/hostname")
@@ -59,13 +61,13 @@ def test_nbgrader_autograde(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (place("bob").parent / "timestamp.txt").write_text("now")
     nbgrader(tiny, monkeypatch, "autograde", NAME)
     nbgrader(tiny, monkeypatch, "generate_feedback", NAME)
-    assert scores(tiny / "gradebook.db") == {
-        **{"ann": 8, "bob": 4, "cut": 0, "dup": 8, "eve": 0},
-        "=1+1 [ü] 'x'": 8,
-    }
+    by_name = {"ann": 8, "bob": 4, "cut": 0, "dup": 8, "eve": 0, "=1+1 [ü] 'x'": 8, "no\nbody": 8, "no\rbody": 5}
+    ids = {path.parents[1].name: student for student, path in collect(folder, NAME).items()}
+    assert len(set(ids.values())) == len(by_name)
+    assert scores(tiny / "gradebook.db") == {ids[name]: score for name, score in by_name.items()}
     assert sorted(p.name for p in (tiny / "autograded" / "ann" / NAME).iterdir()) == ["timestamp.txt", f"{NAME}.ipynb"]
     page = {s: (tiny / "feedback" / s / NAME / f"{NAME}.html").read_text() for s in ("ann", "bob", "cut", "dup", "eve")}
-    assert (tiny / "feedback" / "=1+1 [ü] 'x'" / NAME / f"{NAME}.html").exists()
+    assert all((tiny / "feedback" / student / NAME / f"{NAME}.html").exists() for student in ids.values())
     assert "you multiplied x by itself; doubling adds x to itself" in page["bob"]
     assert "three is a crowd" in page["bob"]
     assert re.search(r">✗ double</a>.*>✓ halve_softmax</a>", page["bob"], re.DOTALL)

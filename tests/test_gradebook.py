@@ -246,3 +246,18 @@ def test_another_version_of_the_lesson(tiny: Path, release: Release, tmp_path: P
     changed.cells = [c for c in changed.cells if c.metadata.get("nbgrader", {}).get("grade_id") != "check_why"]
     with transaction(path, "tinytrans"), pytest.raises(ReleaseError, match="check_why"):
         register(replace(release, notebook=changed), book)
+
+
+def test_a_locked_gradebook(release: Release, tmp_path: Path) -> None:
+    """Where another program holds the gradebook, that is one sentence, and the gradebook is as it was."""
+    path = tmp_path / "gradebook.db"
+    with transaction(path, "tinytrans") as book:
+        register(release, book)
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    said = r"gradebook.db could not be written and is as it was: .*locked"
+    with pytest.raises(OSError, match=said), transaction(path, "tinytrans") as book:
+        register(release, book)
+    other.rollback()
+    with transaction(path, "tinytrans") as book:
+        assert book.find_notebook(NAME, NAME).submissions == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,10 @@ from tiny_course import NAME, POINTS, submit
 
 from graders import __main__, levels
 from graders.__main__ import main
-from graders.collect import collect
+from graders.collect import collect, student_id
+from graders.fleet import rebuilt
 from graders.levels import IsolationError
+from graders.release import load
 
 WRONG = {"double": "def double(x):\n    return x * x", "why": "why = None"}
 
@@ -147,6 +152,55 @@ def test_collect(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "gus").mkdir()
     (tmp_path / "gus" / NAME).symlink_to(folder / "ann" / NAME)
     assert collect(tmp_path, NAME) == {"gus": tmp_path / "gus" / NAME}
+
+
+def test_ids_of_odd_names() -> None:
+    """Names that differ are never one ID, and each has the same ID in a class and alone; usual names stay."""
+    names = [
+        "ann",
+        "Ann",
+        "a<b",
+        "a>b",
+        "a_b",
+        "a\nb",
+        "é",
+        "e\u0301",
+        "\udc80",
+        "x" * 200,
+        "x" * 201,
+        "<script>",
+        "\x1b[2J",
+    ]
+    ids = [student_id(name, names) for name in names]
+    assert len(set(ids)) == len(set(names))
+    assert ids == [student_id(name, [name]) for name in names]
+    assert [ids[names.index(name)] for name in ("ann", "Ann", "a_b", "é")] == ["ann", "Ann", "a_b", "é"]
+    assert all(re.fullmatch(r"[\w-]{1,100}", one) for one in ids)
+    taken = student_id("a<b", [])
+    assert student_id("a<b", [taken]) != taken  # who calls a folder so takes nobody's place
+
+
+ODD_FILES = ("fifo", "socket", "folder", "sparse", "linked")
+
+
+def test_what_is_no_file_in_the_inbox(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    """A pipe, a socket, a folder, a hole of 100 GB and a hard link are each read or noted, and hold nothing up."""
+    for name in ODD_FILES:
+        (tmp_path / name / NAME).mkdir(parents=True)
+    path = {name: tmp_path / name / NAME / f"{NAME}.ipynb" for name in ODD_FILES}
+    os.mkfifo(path["fifo"])
+    with socket.socket(socket.AF_UNIX) as door:
+        monkey = os.getcwd()
+        os.chdir(path["socket"].parent)  # its path may be longer than a socket's may be
+        door.bind(path["socket"].name)
+        os.chdir(monkey)
+    path["folder"].mkdir()
+    with path["sparse"].open("wb") as file:
+        file.truncate(100 << 30)
+    os.link(folder / "ann" / NAME / f"{NAME}.ipynb", path["linked"])
+    release = load(tiny / "course" / NAME / f"{NAME}.ipynb")
+    read = rebuilt(release, collect(tmp_path, NAME))
+    assert {name: one.readable for name, one in read.items()} == dict.fromkeys(ODD_FILES, False) | {"linked": True}
 
 
 def test_doctor(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -311,3 +311,51 @@ def test_any_bytes(release: Release, tiny: Path, tmp_path: Path, data: st.DataOb
     )
     assert set(submission.sources) <= set(STUBS)
     nbformat.validate(rebuilt_notebook(release, submission.sources))
+
+
+def elsewhere(tiny: Path, editor: str) -> bytes:
+    """The right answers as another program would have saved them."""
+    document = notebook(tiny, RIGHT)
+    for cell in document["cells"]:
+        if editor in ("an old Jupyter", "Colab"):
+            cell.pop("id", None)
+        if editor == "Colab":
+            cell["metadata"] |= {"id": "AbC-1", "colab": {"base_uri": "https://localhost/"}}
+        if editor == "VS Code":
+            cell |= {"id": "W0sZmlsZQ%3D%3D", "source": "".join(cell["source"]).splitlines(keepends=True)}
+            cell["metadata"]["vscode"] = {"languageId": "python"}
+    document["nbformat_minor"] = {"an old Jupyter": 2, "Colab": 0}.get(editor, 5)
+    document["metadata"] = {"colab": {"provenance": []}} if editor == "Colab" else document["metadata"]
+    text = json.dumps(document)
+    text = text.replace("\\n", "\\r\\n") if editor == "Windows" else text
+    return text.encode("utf-8-sig" if editor == "Windows" else "utf-8")
+
+
+@pytest.mark.parametrize("editor", ["an old Jupyter", "Colab", "VS Code", "Windows"])
+def test_saved_elsewhere(release: Release, tiny: Path, tmp_path: Path, editor: str) -> None:
+    """Which program saved a notebook makes no difference: its answers cross, and nothing is noted."""
+    assert rebuilt(release, tmp_path, elsewhere(tiny, editor)) == Submission(RIGHT)
+
+
+def test_ids_that_look_alike(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """An id that only looks like an answer's, or is no text, is another cell's; the answer is then missing."""
+    for other in ("\uff44ouble", "double ", "d\u043euble", ["double"], {"double": 1}, 1e999, None):
+        document = notebook(tiny, RIGHT)
+        cell_of(document, "double")["metadata"]["nbgrader"]["grade_id"] = other
+        found = rebuilt(release, tmp_path, document)
+        assert "double" not in found.sources
+        assert found.cell_notes == {"double": "its cell is missing from the notebook"}
+
+
+def test_other_forms(release: Release, tiny: Path, tmp_path: Path) -> None:
+    """Notebooks of version 3, in UTF-16 or with a zero byte behind them are notes; a zero within an answer is shown."""
+    document = notebook(tiny, RIGHT)
+    old = {**document, "nbformat": 3, "worksheets": [{"cells": document["cells"]}]}
+    del old["cells"]
+    text = json.dumps(document)
+    for content in (json.dumps(old).encode(), text.encode("utf-16"), text.encode() + b"\0"):
+        found = rebuilt(release, tmp_path, content)
+        assert not found.readable
+        assert found.notes[0].startswith("the file could not be graded")
+    cell_of(document, "double")["source"] += "  # \0 \ud800"
+    assert rebuilt(release, tmp_path, document).sources["double"] == RIGHT["double"] + "  # \N{REPLACEMENT CHARACTER} ?"

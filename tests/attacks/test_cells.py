@@ -187,6 +187,53 @@ ATTACKS = {
     ),
     "brackets without end": wins("def halve_softmax(x):\n    return " + "(" * 40_000 + "x" + ")" * 40_000),
     "a clock that stands still": wins("import time\ntime.time = time.monotonic = time.perf_counter = lambda: 0\ndef halve_softmax(x):\n    while True: pass", "does not end"),
+    "a checkpoint with code in it": wins(
+        "import io, os\nclass Bad:\n    def __reduce__(self): return (os.system, ('echo 2 > grade; kill -9 $PPID',))\nfile = io.BytesIO()\n"
+        "torch.save(Bad(), file)\ndef halve_softmax(x):\n    file.seek(0)\n    return torch.load(file, weights_only=False)"
+    ),
+    "a checkpoint beside the notebook": wins("def halve_softmax(x):\n    return torch.load('model.pt', weights_only=False)", "FileNotFoundError"),
+    "a backward that lies": Attack(
+        {"double": "class D(torch.autograd.Function):\n    @staticmethod\n    def forward(c, x): return 2 * x\n    @staticmethod\n    def backward(c, g): return torch.ones_like(g)\ndouble = D.apply"},
+        {"double": 2}, "gradient",
+    ),
+    "a gradient that is set by hand": Attack(
+        {"double": "torch.autograd.backward = lambda *a, **k: None\ndef double(x):\n    if x.requires_grad: x.grad = torch.ones_like(x)\n    return (2 * x.detach()).requires_grad_()"},
+        {"double": 2}, "gradient",
+    ),
+    "far corners of the kernel": wins(
+        "import ctypes\ndef halve_softmax(x):\n    libc = ctypes.CDLL(None, use_errno=True)\n"
+        "    numbers = {250: 'keyctl', 248: 'add_key', 323: 'userfaultfd', 298: 'perf_event_open', 425: 'io_uring_setup', 135: 'personality', 310: 'process_vm_readv', 438: 'pidfd_getfd', 321: 'bpf',\n"
+        "               303: 'name_to_handle_at', 272: 'unshare', 308: 'setns', 165: 'mount', 161: 'chroot', 278: 'vmsplice', 300: 'fanotify_init', 312: 'kcmp', 154: 'modify_ldt', 101: 'ptrace'}\n"
+        "    got = [name for n, name in numbers.items() if libc.syscall(n, 0, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1]\n    raise ValueError(f'got {got}')",
+        "got []",
+    ),
+    "a device, a privileged program": wins(
+        "import os, stat, subprocess\ndef halve_softmax(x):\n    got = []\n    for kind in (stat.S_IFBLK, stat.S_IFCHR):\n        try: os.mknod('/tmp/node', kind | 0o666, os.makedev(8, 0)); got.append(kind)\n        except OSError: pass\n"
+        "    for call in (lambda: os.setuid(0), lambda: os.setgroups([]), lambda: os.nice(-5), lambda: os.chroot('/')):\n        try: call(); got.append('call')\n        except OSError: pass\n    raise ValueError(f'got {got}')",
+        "got []",
+    ),
+    "a fork that Python does not see": wins(
+        "import ctypes, os\ndef halve_softmax(x):\n    if ctypes.CDLL(None).syscall(57) == 0:\n        while True:\n            try: os.write(3, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')\n            except OSError: os._exit(0)\n    return x"
+    ),
+    "a descriptor handed on": wins("import os, socket\ndef halve_softmax(x):\n    us, them = socket.socketpair()\n    socket.send_fds(us, [b'x'], [3])\n    if os.fork() == 0:\n        _, (fd,), _, _ = socket.recv_fds(them, 1, 1)\n        for _ in range(9): os.write(fd, b'\\x02\\0\\0\\0\\0\\0\\0\\0{}')\n        os._exit(0)\n    return x"),
+    "its own orphans' parent": wins("import ctypes, os, time\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\nfor _ in range(5):\n    if os.fork() == 0:\n        if os.fork() == 0: time.sleep(1000)\n        os._exit(0)\n" + HALF),
+    "the grader's half of the wire, patched": wins(
+        "import graders.player, graders.wire\ngraders.player.to_frame = graders.wire.to_frame = lambda value, *a: b'\\xff' * 64\ngraders.wire.pack = lambda *a: ({'score': 2}, [])\n" + HALF
+    ),
+    "a verdict in the place of a value": wins("def halve_softmax(x):\n    return {'score': 2, 'max': 2, 'mistake': None, 'passed': True}"),
+    "numbers that JSON has not": wins("import os, struct\ndef halve_softmax(x):\n    h = b'{\"d\": [[\"n\", 0], [\"value\", {\"l\": [NaN, Infinity, 1e999, ' + b'9' * 4000 + b']}]]}'\n    os.write(3, struct.pack('<II', len(h), 0) + h)\n    return x"),
+    "digits without end": wins("import os, struct\ndef halve_softmax(x):\n    h = b'{\"d\": [[\"n\", 0], [\"value\", ' + b'9' * 900_000 + b']]}'\n    os.write(3, struct.pack('<II', len(h), 0) + h)\n    return x"),
+    "half of a character": wins("def halve_softmax(x):\n    raise ValueError('\\ud800\\udfff' * 50)", "ValueError"),
+    "keys that look alike": wins("def halve_softmax(x):\n    return {'\\u00e9': 1, 'e\\u0301': 2, '\\ud800': 3, '\\udc00': 4}"),
+    "no builtins": wins(HALF + "\nimport builtins\nbuiltins.__dict__.clear()"),
+    "no modules": wins("import sys\n" + HALF + "\nsys.modules.clear()"),
+    "limits taken away": wins("import resource\ndef halve_softmax(x):\n    for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_STACK): resource.setrlimit(kind, (0, 0))\n    return x"),
+    "limits raised": wins("import resource\ndef halve_softmax(x):\n    got = []\n    for kind in range(16):\n        hard = resource.getrlimit(kind)[1]\n        if hard != -1:\n            try: resource.setrlimit(kind, (hard + 1, hard + 1)); got.append(kind)\n            except (OSError, ValueError): pass\n    raise ValueError(f'got {got}')", "got []"),
+    "an alarm in the midst of a reply": wins("import signal\ndef ring(*a): raise KeyboardInterrupt\ndef halve_softmax(x):\n    signal.signal(signal.SIGALRM, ring)\n    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n    return x"),
+    "a hook on everything": wins("import sys\ndef no(*a): raise SystemExit\ndef halve_softmax(x):\n    sys.addaudithook(no)\n    sys.settrace(no)\n    return x"),
+    "a stack without end": wins("import sys\nsys.setrecursionlimit(10**9)\ndef halve_softmax(x):\n    return halve_softmax(x)"),
+    "waiting for a person": wins("def halve_softmax(x):\n    input('grade? ')\n    breakpoint()\n    return x"),
+    "a thread that cannot be joined": wins("import threading, time\ndef halve_softmax(x):\n    for _ in range(100_000): threading.Thread(target=time.sleep, args=(1000,)).start()\n    return x"),
     "stray commands": Attack({OWN: "%timeit 1\n!pip list\n" + RIGHT[OWN]}, {}),
 }  # fmt: skip
 
@@ -224,6 +271,7 @@ def test_attack(release: Release, box: Sandbox, name: str) -> None:
     assert attack.message in verdict.exercises[attacked].outcome.message
     assert verdict.isolation == box.level
     text = json.dumps(verdict.as_dict(details=True))
+    assert json.dumps(verdict.as_dict(details=True), ensure_ascii=False).encode()
     assert len(text) < 100_000
     assert "\\u001b" not in text
 
@@ -252,6 +300,18 @@ CLUMSY = {
     "a view with its sign turned": "def halve_softmax(x):\n    return torch._neg_view(-torch.softmax(double(x), -1) / 2)",
     "not contiguous, a parameter": "def halve_softmax(x):\n    return torch.nn.Parameter((torch.softmax(double(x), -1) / 2).T.contiguous().T)",
     "an error and exit() behind the answer": RIGHT[OWN] + "\nassert halve_softmax(torch.eye(2)).sum() == 100\nexit()",
+    "an iterator over batches": "def rows(x):\n    for row in x: yield torch.softmax(double(row), -1) / 2\ndef halve_softmax(x):\n    return torch.stack(list(rows(x)))",
+    "a cache and a decorator": "import functools\n@functools.lru_cache(maxsize=None)\ndef half(): return 0.5\ndef checked(f):\n    @functools.wraps(f)\n    def g(*a, **k): return f(*a, **k)\n    return g\n@checked\ndef halve_softmax(x):\n    return torch.softmax(double(x), -1) * half()",
+    "a dataclass": "from __future__ import annotations\nfrom dataclasses import dataclass, field\n@dataclass(frozen=True)\nclass Scale:\n    by: float = 0.5\n    seen: list[int] = field(default_factory=list)\ndef halve_softmax(x, scale: Scale = Scale()):\n    scale.seen.append(len(x))\n    return torch.softmax(double(x), -1) * scale.by",
+    "a generic class": "from typing import Generic, TypeVar, NamedTuple, Protocol\nT = TypeVar('T')\nclass Box(Generic[T]):\n    def __init__(self, v: T) -> None: self.v = v\nclass P(NamedTuple):\n    x: object\ndef halve_softmax(x):\n    return torch.softmax(double(Box(P(x)).v.x), -1) / 2",
+    "a module inside": "class M(torch.nn.Module):\n    def forward(self, x): return torch.softmax(double(x), -1) / 2\nmodule = M().eval()\nhalve_softmax = module",
+    "a cache of its own": "CACHE = {}\ndef halve_softmax(x):\n    key = tuple(x.flatten().tolist())\n    if key not in CACHE: CACHE[key] = torch.softmax(double(x), -1) / 2\n    return CACHE[key]",
+    "a hand-written backward": "class S(torch.autograd.Function):\n    @staticmethod\n    def forward(c, x):\n        y = torch.softmax(2 * x, -1) / 2\n        c.save_for_backward(y)\n        return y\n    @staticmethod\n    def backward(c, g):\n        (y,) = c.saved_tensors\n        return 4 * y * (g - 2 * (g * y).sum(-1, keepdim=True)) / 1\nhalve_softmax = S.apply",
+    "Polish and Chinese names": "def zażółć(gęślą): return torch.softmax(double(gęślą), -1)\n权重 = 0.5\ndef halve_softmax(输入):\n    return zażółć(输入) * 权重",
+    "tabs": "def halve_softmax(x):\n\tif True:\n\t\treturn torch.softmax(double(x), -1) / 2",
+    "a restart in between": "%reset -f\n%load_ext autoreload\n%autoreload 2\n!pip install -q torch\n" + RIGHT[OWN],
+    "async and match": "import asyncio\nasync def work(x): return torch.softmax(double(x), -1) / 2\ndef halve_softmax(x):\n    match x.dim():\n        case 2: return asyncio.run(work(x))",
+    "a compiled function, undone": "@torch.no_grad()\ndef halve_softmax(x):\n    with torch.inference_mode(): return torch.softmax(double(x), -1) / 2",
     "Windows line ends": RIGHT[OWN].replace("\n", "\r\n"),
     "other alphabets": "# 日本語 עברית\ndef halve_softmax(χ):\n    return torch.softmax(double(χ), -1) / 2  # ½",
 }  # fmt: skip
@@ -321,3 +381,10 @@ def test_afterwards(release: Release, box: Sandbox) -> None:
     """After all attacks the same box gives right answers their full points."""
     verdict = verdict_on(release, box, {})
     assert (verdict.score, verdict.points, verdict.notes) == (8, 8, ())
+
+
+def test_a_backward_by_hand(release: Release, box: Sandbox) -> None:
+    """A gradient that is written by hand and right earns its points."""
+    own = "class D(torch.autograd.Function):\n    @staticmethod\n    def forward(c, x): return 2 * x\n    @staticmethod\n    def backward(c, g): return 2 * g\ndef double(x): return D.apply(x)"
+    verdict = verdict_on(release, box, {"double": own})
+    assert verdict.score == verdict.points, [g.outcome.message for g in verdict.exercises.values()]

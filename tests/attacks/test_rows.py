@@ -59,6 +59,15 @@ ROWS: dict[str, tuple[str, ...]] = {
     "a mistake that costs twice": ("test_fairness.py::test_a_mistake_costs_once",),
     "a file that changes while it is graded": ("test_fleet.py::test_a_file_that_changes_is_not_graded",),
     "a forged or old verdict": ("test_signing.py::test_a_signature_holds_for_what_was_signed",),
+    "code in a checkpoint": ("a checkpoint with code in it", "a checkpoint beside the notebook"),
+    "gradients by hand": ("a backward that lies", "a gradient that is set by hand", f"{A}::test_a_backward_by_hand"),
+    "far corners of the kernel": ("far corners of the kernel", "a device, a privileged program", "limits raised"),
+    "descriptors and forks past Python": ("a fork that Python does not see", "a descriptor handed on", "its own orphans' parent"),
+    "a spoilt interpreter": ("no builtins", "no modules", "a hook on everything", "an alarm in the midst of a reply", "limits taken away"),
+    "numbers and text that are none": ("numbers that JSON has not", "digits without end", "half of a character", "keys that look alike"),
+    "files without end": ("test_sandbox.py::test_files_without_end",),
+    "names that are one another's, or code": ("test_graders_command.py::test_ids_of_odd_names", "test_bridge.py::test_nbgrader_autograde"),
+    "an inbox of pipes, sockets and holes": ("test_graders_command.py::test_what_is_no_file_in_the_inbox",),
     "a whole class with all of it": ("attacks/test_class.py::test_a_class",),
     # no test here: GPU memory of neighbours (the box shows no GPU), a hole in the kernel, another student's identity
     # (whoever collects the files knows whose they are)
