@@ -15,7 +15,7 @@ from typing import Any
 from graders.check import report
 from graders.draw import Draw
 from graders.exercise import Exercise
-from graders.fairness import better, needed
+from graders.fairness import better, second
 from graders.judge import Outcome, Part, judge, observe
 from graders.rebuild import Submission, rebuild
 from graders.release import Item, Release
@@ -41,6 +41,7 @@ class Graded:
     outcome: Outcome
     printed: str = ""
     twice: tuple[int, int] | None = None
+    judged: bool = True  # whether there was an answer to look at
     review: tuple[str, ...] = ()  # what an instructor should look at: forbidden functions, where and how they were seen
 
 
@@ -166,36 +167,39 @@ class Grading:
         return self.late or any(child.starved for child in self.children)
 
     def item(self, item: Item) -> Graded:
-        """Judge one exercise, on the reference's earlier functions too where it lost points by the learner's own."""
+        """Judge one exercise, and once more without what went wrong before it where it lost points."""
         graded = self._on_own(item)
         if not graded.outcome.full:
-            graded = self._on_reference(item, graded)
+            graded = self._again(item, graded)
         if not graded.outcome.full:
             self.failed[item.name] = item.exercise
         return graded
 
-    def _on_reference(self, item: Item, own: Graded) -> Graded:
-        """The better of this outcome and the one on the reference's functions, if it uses any that went wrong.
+    def _again(self, item: Item, own: Graded) -> Graded:
+        """The better of this outcome and that of a second try, without what went wrong in earlier exercises.
 
-        A choice of letters needs no function: a second try would be a second guess. Of the second try's process, which
-        has seen a reference, nothing is kept but points.
+        A choice of letters that was read needs no function: a second try would be a second guess. Of the second try's
+        process, which may have seen a reference, nothing is kept but points.
         """
-        if item.exercise.question:
+        if item.exercise.question and own.judged:
             return own
         cells = [c for c in self._present(item) if c not in self.hung]
         if item.name not in cells or self.submission.sources[item.name] == self.release.stubs[item.name]:
             return own
         above = item.cells[: item.cells.index(item.name) + 1]
-        if not (stand_ins := needed(self.failed, above, self.submission.sources)):
+        ground = second(self.failed, above, self.submission.sources)
+        if (stopped := self.children[-1].stopped) and stopped.kind == "Timeout":
+            ground = replace(ground, idle=())  # who loops owes it to no other cell
+        if not ground:
             return own
         try:
-            child, note = self._executed(item, cells, stand_ins)
+            child, note = self._executed(item, [c for c in cells if c not in ground.idle], ground.stand_ins)
         except Stopped:
             return own
         with closing(child):
-            second = self._graded(child, item, note).outcome
-        best = cleaned(better(own.outcome, second, tuple(stand_ins)))
-        return replace(own, outcome=best, twice=(own.outcome.score, second.score))
+            again = self._graded(child, item, note).outcome
+        best = cleaned(better(own.outcome, again, ground.ground))
+        return replace(own, outcome=best, twice=(own.outcome.score, again.score))
 
     def _present(self, item: Item) -> list[str]:
         return [c for c in item.cells if c in self.submission.sources]
@@ -269,7 +273,7 @@ class Grading:
         subject = RemoteSubject(child, item.name, op="value" if question else "call", seed=self.chance.getrandbits(62))
         try:
             if question and (amiss := not_a_choice(subject(), tuple(question.choices))):
-                return unjudged(item, amiss, own.printed)
+                return replace(unjudged(item, amiss, own.printed), judged=True)
             outcome = cleaned(judge(item.exercise, subject, self.seeds))
             return Graded(outcome, own.printed, review=self._review(child, item, outcome))
         except Failure as failure:
@@ -311,7 +315,7 @@ def not_a_choice(answer: object, choices: Sequence[str]) -> str | None:
 def unjudged(item: Item, why: str, printed: str = "") -> Graded:
     """No points for an exercise that could not be judged, with the reason as its message."""
     parts = tuple(Part(r.title, r.points, 0, why) for r in item.exercise.requirements)
-    return Graded(cleaned(Outcome(item.name, 0, item.exercise.points, parts, None, why)), printed)
+    return Graded(cleaned(Outcome(item.name, 0, item.exercise.points, parts, None, why)), printed, judged=False)
 
 
 def cleaned(outcome: Outcome) -> Outcome:

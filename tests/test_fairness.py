@@ -9,7 +9,7 @@ import pytest
 from tiny_course import NAME, RIGHT
 
 from graders.exercise import find
-from graders.fairness import better, needed, stand_in
+from graders.fairness import better, second, stand_in
 from graders.grade import Verdict, grade
 from graders.judge import Outcome, Part, judge
 from graders.rebuild import Submission
@@ -80,8 +80,11 @@ def test_needed_is_found_through_others() -> None:
         "attend": "attention_weights(q, k) @ v",
     }
     cells = ["attend_one", "attention_scores", "masked_softmax", "attention_weights", "attend"]
-    assert set(needed(failed, cells, sources)) == {"attention_scores", "masked_softmax"}
-    assert needed(failed, cells, sources | {"attend": "q @ k"}) == {}
+    found = second(failed, cells, sources)
+    assert (set(found.stand_ins), found.idle) == ({"attention_scores", "masked_softmax"}, ("attend_one",))
+    nothing = second(failed, cells, sources | {"attend": "q @ k"})
+    assert (nothing.stand_ins, nothing.idle) == ({}, ("attend_one", "attention_scores", "masked_softmax"))
+    assert not second({}, cells, sources)
 
 
 @pytest.mark.parametrize("path", sorted((build.ROOT / "course").glob("*/*.ipynb")), ids=lambda path: path.stem)
@@ -102,9 +105,9 @@ def test_every_reference_can_stand_in(path: Path) -> None:
 def test_the_better_counts() -> None:
     """Part by part the second outcome is taken where it has more points in all, and its words are our own."""
     own = Outcome("f", 0, 3, (Part("a", 2, 0, "own a"), Part("b", 1, 0, "own b")), "slip", "own a")
-    second = replace(own, score=2, parts=(Part("a", 2, 2, ""), Part("b", 1, 0, "secret")), mistake=None)
-    best = better(own, second, ["g"])
+    again = replace(own, score=2, parts=(Part("a", 2, 2, ""), Part("b", 1, 0, "secret")), mistake=None)
+    best = better(own, again, "on the reference's g")
     assert (best.score, best.mistake) == (2, None)
     assert best.message == "on the reference's g it earns 2 of 3 points; with your own: own a"
     assert [part.message for part in best.parts] == ["met on the reference's g", "own b"]
-    assert better(second, own, ["g"]) is second
+    assert better(again, own, "on the reference's g") is again
