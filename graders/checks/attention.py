@@ -70,22 +70,23 @@ def two_batched(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def two_heads(draw: Draw) -> tuple[Tensor, Tensor]:
-    """With an axis for heads, a single query, the keys not contiguous, in double precision."""
-    K, B, H, S = sizes(draw, 3)
-    return draw.normal(B, H, 1, K, dtype=torch.float64), draw.normal(B, S, H, K, dtype=torch.float64).transpose(1, 2)
+    """A single query of a batch of one with one head, the keys not contiguous, in double precision."""
+    K, S = sizes(draw, 1)
+    return draw.normal(1, 1, 1, K, dtype=torch.float64), draw.normal(1, 1, K, S, dtype=torch.float64).transpose(2, 3)
 
 
 def two_alone(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """No batch, a single query, in double precision."""
+    """A single query of a batch of one with one head, in double precision."""
     K, S = sizes(draw, 1)
     S += 1 if S == 2 else 0
-    return draw.normal(1, K, dtype=torch.float64), draw.normal(S, K, dtype=torch.float64), open_mask(draw, 1, S)
+    q, k = (draw.normal(1, 1, n, K, dtype=torch.float64) for n in (1, S))
+    return q, k, open_mask(draw, 1, S)
 
 
 def bare_scores(draw: Draw) -> tuple[Tensor]:
-    """A batch of one, with an axis for heads."""
-    H, T, S = draw.sizes(3, 3, 8)
-    return (2 * draw.normal(1, H, T, S),)
+    """A batch of one, each of its heads with a single query."""
+    H, S = draw.sizes(2, 3, 8)
+    return (2 * draw.normal(1, H, 1, S),)
 
 
 def scores_and_mask(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -108,11 +109,11 @@ def scores_extreme(draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def scores_half(draw: Draw) -> tuple[Tensor, Tensor]:
-    """Half precision: 1, 2 or 4 equal scores are visible in a row."""
+    """Half precision, one head of a batch of one: 1, 2 or 4 equal scores are visible in a row."""
     T, S = 3, draw.integer(5, 8)
     visible = torch.tensor([1, 2, 4])[draw.permutation(3)]
     mask = draw.uniform(T, S).argsort(dim=-1) < visible[:, None]
-    return draw.integers(-3, 4, T, 1).half().expand(T, S).contiguous(), mask
+    return draw.integers(-3, 4, 1, 1, T, 1).half().expand(1, 1, T, S).contiguous(), mask
 
 
 def pair_and_mask(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,10 +140,10 @@ def three_hidden_row(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def three_heads(draw: Draw) -> tuple[Tensor, ...]:
-    """A batch of one with an axis for heads and a single query, not contiguous, in double precision."""
-    K, H, S, d_v = sizes(draw, 3)
+    """A batch of one with one head and a single query, not contiguous, in double precision."""
+    K, S, d_v = sizes(draw, 2)
     S += 1 if S == 2 else 0
-    q, k, v = (draw.normal(1, n, H, w, dtype=torch.float64).transpose(1, 2) for n, w in ((1, K), (S, K), (S, d_v)))
+    q, k, v = (draw.normal(1, 1, w, n, dtype=torch.float64).transpose(2, 3) for n, w in ((1, K), (S, K), (S, d_v)))
     return q, k, v, open_mask(draw, 1, S)
 
 
@@ -167,6 +168,12 @@ def itself(draw: Draw) -> tuple[Tensor, ...]:
     """A batch of one."""
     K, T, D, d_v = sizes(draw, 3)
     return draw.normal(1, T, D), *(matrix(draw, D, width) for width in (K, K, d_v))
+
+
+def itself_alone(draw: Draw) -> tuple[Tensor, ...]:
+    """Texts of a single token."""
+    D, B = sizes(draw, 1)
+    return draw.normal(B, 1, D), *(matrix(draw, D, D) for _ in range(3))
 
 
 def itself_masked(draw: Draw) -> tuple[Tensor, ...]:
@@ -413,6 +420,10 @@ ATTEND_ONE = exercise(
         requires("values of one number, double precision", 1, one_query_double, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: A.attend_one(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a value of one number still has an axis.",
+        ),
         "no scaling": (
             one(lambda q, k, v: k @ q),
             "The scores are not divided by √K, so the softmax is sharper than it should be, and the more so the "
@@ -526,9 +537,14 @@ SCORES = exercise(
     requirements=[
         requires("one sequence: each query with each key, and the gradients", 1, two, run=with_gradients),
         requires("a batch", 1, two_batched),
-        requires("heads, a single query, double precision, keys not contiguous", 1, two_heads, run=with_dtype),
+        requires("one head, a single query, double precision, keys not contiguous", 1, two_heads, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: A.attention_scores(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis, and so does a "
+            "batch of one.",
+        ),
         "no scaling": (
             NO_SCALE,
             "The scores are not divided by √K. Their spread then grows with the width, and a wide head's softmax "
@@ -671,6 +687,11 @@ SOFTMAX = exercise(
         requires("half precision", 1, scores_half, run=in_half, law=sound_weights),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: A.masked_softmax(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis, and so does a "
+            "batch of one.",
+        ),
         "over the queries": (
             softmax_over(-2),
             "The columns sum to 1, not the rows: the softmax runs over the queries. Each query shares out its "
@@ -802,9 +823,20 @@ WEIGHTS = exercise(
     requirements=[
         requires("the attention matrix, and the gradients", 1, two_batched, run=with_gradients, law=sound_matrix),
         requires("with a mask, one row of which is empty", 1, pair_and_mask, run=with_gradients, law=sound_matrix),
-        requires("no batch, a single query, double precision", 1, two_alone, run=with_dtype, law=sound_matrix),
+        requires(
+            "one head, a single query of a batch of one, double precision",
+            1,
+            two_alone,
+            run=with_dtype,
+            law=sound_matrix,
+        ),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: A.attention_weights(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis, and so does a "
+            "batch of one.",
+        ),
         "keys ask queries": (
             lambda q, k, mask=None: A.masked_softmax(A.attention_scores(k, q), mask),
             "Queries and keys are exchanged: your matrix is (S, T). Each row belongs to a query.",
@@ -905,7 +937,7 @@ ATTEND = exercise(
             law=sound_mix,
         ),
         requires("one sequence without a batch, all sizes equal", 1, three_even, law=sound_mix),
-        requires("heads, a single query, double precision", 1, three_heads, run=with_dtype, law=sound_mix),
+        requires("one head, a single query, double precision", 1, three_heads, run=with_dtype, law=sound_mix),
     ],
     wrong={
         "axes of size 1 dropped": (
@@ -1037,8 +1069,13 @@ SELF = exercise(
         requires("queries, keys and values from the same x, all widths equal", 1, itself_even),
         requires("all widths different, and the gradients of x and the three matrices", 1, itself, run=with_gradients),
         requires("with a mask, no batch, double precision", 1, itself_masked, run=with_dtype),
+        requires("texts of a single token", 1, itself_alone),
     ],
     wrong={
+        "the axis of the tokens dropped": (
+            lambda *inputs: A.self_attend(*inputs).squeeze(-2),
+            "A text of a single token loses the axis of the tokens. `squeeze` drops an axis wherever its size is 1.",
+        ),
         "W_q and W_k exchanged": (
             lambda x, w_q, w_k, w_v, mask=None: A.self_attend(x, w_k, w_q, w_v, mask),
             "W_q and W_k are exchanged: each token asks with its key. The matrix of scores is transposed by that, so "
@@ -1139,6 +1176,11 @@ CROSS = exercise(
         requires("a batch of one, a single query", 1, other_asks_once),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: A.cross_attend(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis, and so does a "
+            "batch of one.",
+        ),
         "memory never read": (
             lambda x, m, w_q, w_k, w_v, mask=None: A.self_attend(x, w_q, w_k, w_v, mask),
             "The memory is never read: keys and values come from x, which is self-attention. Who is being asked here?",

@@ -103,10 +103,10 @@ def noisy_in_use(draw: Draw) -> tuple[Any, ...]:
 
 
 def never(draw: Draw) -> tuple[Any, ...]:
-    """p = 0, with noise that is 0 somewhere."""
+    """p = 0, with noise that is 0 somewhere; a batch of a single token, in double precision."""
     x, noise, _ = noisy(draw)
     noise[..., 0] = 0.0
-    return x[0, 0].double(), noise[0, 0].double(), 0.0
+    return x[:1, :1].double(), noise[:1, :1].double(), 0.0
 
 
 # ---- laws: the sentence that says what is violated
@@ -735,10 +735,15 @@ DROPOUT = exercise(
         requires("each number by its own noise, what stays scaled up", 2, noisy, law=spares_or_drops),
         requires("training is said aloud", 1, noisy_in_training, law=spares_or_drops),
         requires("outside of training nothing happens", 1, noisy_in_use),
-        requires("p = 0 drops nothing; one vector, double precision", 1, never, run=with_dtype),
+        requires("p = 0 drops nothing; a batch of a single token, double precision", 1, never, run=with_dtype),
         requires("its gradient", 1, noisy, run=with_gradients),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: block.dropout(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis, and so does a "
+            "single token.",
+        ),
         "not scaled": (
             dropped(factor=lambda _p: 1.0),
             "What stays is not scaled up. With p = 0.25 a quarter is missing from every sum, in training and only "

@@ -71,11 +71,12 @@ def layer_even(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def layer_alone(draw: Draw) -> tuple[Tensor, ...]:
-    """One vector, in double precision."""
+    """A batch of a single token, in double precision."""
     D, width = draw.sizes(2, 3, 9)
     double = torch.float64
     w_up, w_down = matrix(draw, D, width, dtype=double), matrix(draw, width, D, dtype=double)
-    return draw.normal(D, dtype=double), w_up, w_down, draw.normal(width, dtype=double), draw.normal(D, dtype=double)
+    x, b_up, b_down = (draw.normal(*shape, dtype=double) for shape in ((1, 1, D), (width,), (D,)))
+    return x, w_up, w_down, b_up, b_down
 
 
 def gated(draw: Draw) -> tuple[Tensor, ...]:
@@ -92,7 +93,7 @@ def gated_even(draw: Draw) -> tuple[Tensor, ...]:
 def gated_alone(draw: Draw) -> tuple[Tensor, ...]:
     D, width = draw.sizes(2, 3, 9)
     shapes = ((D, width), (D, width), (width, D))
-    return draw.normal(D, dtype=torch.float64), *(matrix(draw, *shape, dtype=torch.float64) for shape in shapes)
+    return draw.normal(1, 1, D, dtype=torch.float64), *(matrix(draw, *shape, dtype=torch.float64) for shape in shapes)
 
 
 def widths(draw: Draw) -> tuple[int, int]:
@@ -151,6 +152,12 @@ def activity(draw: Draw) -> tuple[Tensor, int, int]:
     return draw.normal(N, width) - 0.5, draw.integer(1, width - 1), draw.integer(3, 5)
 
 
+def activity_single(draw: Draw) -> tuple[Tensor, int, int]:
+    """The one place where the neuron is largest."""
+    hidden, neuron, _ = activity(draw)
+    return hidden, neuron, 1
+
+
 def activity_square(draw: Draw) -> tuple[Tensor, int, int]:
     """As many places as neurons."""
     N = draw.integer(8, 12)
@@ -161,6 +168,11 @@ def values(draw: Draw) -> tuple[Tensor, Tensor, int, int]:
     width, D, V = draw.integer(10, 14), draw.integer(4, 6), draw.integer(15, 20)
     lengths = 0.5 + 3 * draw.uniform(V, 1)  # so that a cosine would order them otherwise
     return draw.normal(width, D), lengths * draw.normal(V, D), draw.integer(1, 3), draw.integer(3, 5)
+
+
+def values_single(draw: Draw) -> tuple[Tensor, Tensor, int, int]:
+    """The one word that the neuron speaks for most."""
+    return *values(draw)[:3], 1
 
 
 def values_square(draw: Draw) -> tuple[Tensor, Tensor, int, int]:
@@ -570,10 +582,15 @@ FEED_FORWARD = exercise(
         requires("the second bias alone", 1, layer_b_down),
         requires("each position by itself", 1, layer_biased, run=token_alone, law=each_alone),
         requires("equal widths", 1, layer_even),
-        requires("one vector, double precision", 1, layer_alone, run=with_dtype),
+        requires("a batch of a single token, double precision", 1, layer_alone, run=with_dtype),
         requires("another activation, where one is handed in", 1, layer_bent),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: ff.feed_forward(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis, and so does a "
+            "single token.",
+        ),
         "no activation": (
             composed(bend=lambda h: h),
             "Nothing bends the hidden numbers, so that two matrices are no more than one: x (W_up W_down).",
@@ -766,9 +783,14 @@ SWIGLU = exercise(
     requirements=[
         requires("equal widths", 1, gated_even),
         requires("gate, product, narrowing, and the gradients", 2, gated, run=with_gradients),
-        requires("one vector, double precision", 1, gated_alone, run=with_dtype),
+        requires("a batch of a single token, double precision", 1, gated_alone, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: ff.swiglu(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis, and so does a "
+            "single token.",
+        ),
         "silu on the other branch": (
             lambda x, w_gate, w_up, w_down: ff.swiglu(x, w_up, w_gate, w_down),
             "silu bends x W_up, and x W_gate passes straight. It is the gate that is bent. As a design it would do "
@@ -942,10 +964,15 @@ TRIGGERS = exercise(
     reference=ff.neuron_triggers,
     oracle=sorted_places,
     requirements=[
-        requires("the places where it is largest, largest first", 2, activity, law=in_descending_order),
+        requires("the places where it is largest, largest first", 1, activity, law=in_descending_order),
+        requires("a single place: still a list, of one", 1, activity_single, law=in_descending_order),
         requires("as many places as neurons", 1, activity_square, law=in_descending_order),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: ff.neuron_triggers(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: with k = 1 a bare number is left of the list.",
+        ),
         "a place's neurons": (
             lambda hidden, neuron, k: hidden[neuron].topk(min(k, hidden.shape[1])).indices,
             "You read row `neuron`: the neurons of one place. A neuron is a column: its number at all places.",
@@ -1011,10 +1038,15 @@ WORDS = exercise(
     reference=ff.neuron_words,
     oracle=sorted_words,
     requirements=[
-        requires("the words it speaks for, strongest first", 2, values),
+        requires("the words it speaks for, strongest first", 1, values),
+        requires("a single word: still a list, of one", 1, values_single),
         requires("all sizes equal", 1, values_square),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: ff.neuron_words(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: with k = 1 a bare number is left of the list.",
+        ),
         "a column of W_down": (
             lambda w_down, words, neuron, k: (words @ w_down[: words.shape[1], neuron]).topk(k).indices,
             "You read a column of w_down. With w_down (F, D) a neuron's value is its *row*: D numbers for the stream.",

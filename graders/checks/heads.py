@@ -56,8 +56,9 @@ def whole_odd(draw: Draw) -> tuple[Tensor, int]:
 
 
 def whole_one(draw: Draw) -> tuple[Tensor, int]:
-    B, T, D = draw.sizes(3)
-    return draw.normal(B, T, D), 1
+    """Texts of a single token."""
+    B, D = draw.sizes(2)
+    return draw.normal(B, 1, D), 1
 
 
 def undivided(draw: Draw) -> tuple[Tensor, int]:
@@ -117,9 +118,9 @@ def pair_hidden(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pair_loud(draw: Draw) -> tuple[Tensor, Tensor]:
-    """A single query of a batch of one, with scores in the thousands, in double precision."""
-    H, K, S = sizes(draw, 1)
-    return tuple(60 * draw.normal(1, H, n, K, dtype=torch.float64) for n in (1, S))  # type: ignore[return-value]
+    """A single query of a batch of one with one head, with scores in the thousands, in double precision."""
+    _, K, S = sizes(draw, 1)
+    return tuple(60 * draw.normal(1, 1, n, K, dtype=torch.float64) for n in (1, S))  # type: ignore[return-value]
 
 
 def even(draw: Draw) -> tuple[Any, ...]:
@@ -149,6 +150,13 @@ def itself_causal(draw: Draw) -> tuple[Any, ...]:
 def uneven_padded(draw: Draw) -> tuple[Any, ...]:
     inputs = uneven(draw)
     return *inputs, open_mask(draw, inputs[1].shape[0], 1, inputs[1].shape[1])
+
+
+def itself_alone(draw: Draw) -> tuple[Any, ...]:
+    """Texts of a single token."""
+    x, _, _, *rest = itself_causal(draw)
+    x = x[:, :1]
+    return x, x, x, *rest[:-1]
 
 
 def layer(draw: Draw) -> tuple[int, int]:
@@ -181,8 +189,9 @@ def shared_odd(draw: Draw) -> tuple[Tensor, int]:
 
 
 def shared_by_all(draw: Draw) -> tuple[Tensor, int]:
-    H, K, S = draw.sizes(3, 3, 9)
-    return draw.normal(2, 1, S, K), H
+    """A single key."""
+    H, K = draw.sizes(2, 3, 9)
+    return draw.normal(2, 1, 1, K), H
 
 
 def shared_unevenly(draw: Draw) -> tuple[Tensor, int]:
@@ -211,6 +220,12 @@ def grouped_ends(draw: Draw) -> tuple[Any, ...]:
     D = H * K
     matrices = matrix(draw, D, D), matrix(draw, D, K), matrix(draw, D, K), matrix(draw, D, D)
     return *(tensor.double() for tensor in (draw.normal(1, T, D), *matrices)), H, 1
+
+
+def grouped_alone(draw: Draw) -> tuple[Any, ...]:
+    """Texts of a single token."""
+    x, *rest = grouped(draw)
+    return x[:, :1], *rest
 
 
 def grouped_whole(draw: Draw) -> tuple[Any, ...]:
@@ -311,12 +326,17 @@ SPLIT = exercise(
     reference=N.split_heads,
     oracle=split_loops,
     requirements=[
-        requires("one head: a new axis, and nothing moves", 1, whole_one, law=keeps_tokens),
+        requires("one head, a single token: a new axis, and nothing moves", 1, whole_one, law=keeps_tokens),
         requires("several heads, and the gradient", 2, whole, run=with_gradients, law=keeps_tokens),
         requires("a batch of one, double precision, not contiguous", 1, whole_odd, run=with_dtype, law=keeps_tokens),
         requires("a width that the heads do not divide is refused", 1, undivided, run=refusal, law=must_refuse),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: N.split_heads(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single token loses its axis, and so does a "
+            "single head.",
+        ),
         "viewed straight into (B, H, T, K)": (
             lambda x, H: x.reshape(x.shape[0], H, x.shape[1], x.shape[2] // H),
             "The shape is right and the contents are not: reshaping straight into (B, H, T, K) hands the first tokens "
@@ -422,6 +442,11 @@ MERGE = exercise(
         requires("a batch of one, a single token, double precision", 1, parts_odd, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: N.merge_heads(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single token loses its axis, and so does a "
+            "batch of one.",
+        ),
         "not swapped back": (
             lambda x: x.reshape(x.shape[0], x.shape[2], -1),
             "The shape is right and the contents are not: without swapping heads and tokens back first, the first "
@@ -567,9 +592,16 @@ WEIGHTS = exercise(
         requires("a mask for each row, with as many rows as heads", 1, pair_square_batch, law=sound_weights),
         requires("the mask of a padded batch, (B, 1, S)", 1, pair_padded, law=sound_weights),
         requires("a row of nothing but padding gives zeros", 1, pair_hidden, run=with_gradients, law=sound_weights),
-        requires("a single query, huge scores, double precision", 1, pair_loud, run=with_dtype, law=sound_weights),
+        requires(
+            "one head, a single query, huge scores, double precision", 1, pair_loud, run=with_dtype, law=sound_weights
+        ),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: N.head_weights(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis, and so does a "
+            "single head.",
+        ),
         "no scaling": (NO_SCALE, "The scores are not divided by √K, the width of a head."),
         "divided by the root of the model width": (
             BY_MODEL,
@@ -775,8 +807,14 @@ WHOLE = exercise(
         requires("as many keys as you like, of any width, and all gradients", 2, uneven, run=with_gradients),
         requires("a decoder's self-attention, with a causal mask", 1, itself_causal),
         requires("the mask of a padded memory", 1, uneven_padded),
+        requires("texts of a single token", 1, itself_alone),
     ],
     wrong={
+        "the axis of the tokens dropped": (
+            lambda *inputs: MHA(*inputs).squeeze(1),
+            "`squeeze(1)` drops the axis of the tokens where there is a single one. A decoder that writes has just "
+            "one query.",
+        ),
         "no output projection": (
             lambda q, k, v, w_q, w_k, w_v, w_o, H, mask=None: MHA(
                 q, k, v, w_q, w_k, w_v, torch.eye(len(w_o), dtype=w_o.dtype), H, mask
@@ -1006,12 +1044,17 @@ REPEAT = exercise(
     reference=N.repeat_kv,
     oracle=shared_loops,
     requirements=[
-        requires("one head for all", 1, shared_by_all),
+        requires("one head for all, a single key", 1, shared_by_all),
         requires("several heads, neighbours share one, and the gradient", 2, shared, run=with_gradients),
         requires("a batch of one, double precision, not contiguous", 1, shared_odd, run=with_dtype),
         requires("heads that cannot be shared evenly are refused", 1, shared_unevenly, run=refusal, law=must_refuse),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: N.repeat_kv(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single key loses its axis, and so does a "
+            "batch of one.",
+        ),
         "tiled": (
             lambda x, H: x.repeat(1, N.repeat_kv(x[:1], H).shape[1] // x.shape[1], 1, 1),
             "The heads are tiled: 0, 1, 0, 1. Groups are neighbours: 0, 0, 1, 1. Models that were trained the one way "
@@ -1141,8 +1184,14 @@ GROUPED = exercise(
         requires("one group: multi-query; a batch of one, double precision", 1, grouped_ends, run=with_dtype),
         requires("as many groups as heads: multi-head", 1, grouped_whole),
         requires("with a mask for each row", 1, grouped_masked),
+        requires("texts of a single token", 1, grouped_alone),
     ],
     wrong={
+        "the axis of the tokens dropped": (
+            lambda *inputs: N.grouped_attention(*inputs).squeeze(1),
+            "`squeeze(1)` drops the axis of the tokens where there is a single one. A decoder that writes has just "
+            "one query.",
+        ),
         "tiled": (
             grouped_layer(keys=tiled),
             "Keys and values are handed out in turn, 0, 1, 0, 1. Neighbouring queries share a head: 0, 0, 1, 1.",

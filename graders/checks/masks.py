@@ -19,6 +19,10 @@ def square(draw: Draw) -> tuple[int]:
     return (draw.integer(3, 9),)
 
 
+def single(_draw: Draw) -> tuple[int]:
+    return (1,)
+
+
 def cached(draw: Draw) -> tuple[int, int]:
     T = draw.integer(2, 5)
     return T, T + draw.integer(1, 4)
@@ -44,6 +48,11 @@ def ragged(draw: Draw) -> tuple[Tensor, int]:
     return lengths_of(draw, B, 1, S - 1), S
 
 
+def one_key(draw: Draw) -> tuple[Tensor, int]:
+    """Rows of a single place, which is padding in one of them."""
+    return torch.tensor([1, 0, 1])[draw.permutation(3)], 1
+
+
 def empty_and_full(draw: Draw) -> tuple[Tensor, int]:
     B, S = draw.sizes(2, 4, 9)
     return lengths_of(draw, B, 0, S), S
@@ -57,6 +66,11 @@ def batch_of_one(draw: Draw) -> tuple[Tensor, int]:
 def windowed(draw: Draw) -> tuple[int, int]:
     T = draw.integer(6, 9)
     return T, draw.integer(2, T - 3)
+
+
+def windowed_one(draw: Draw) -> tuple[int, int]:
+    """A single position."""
+    return 1, draw.integer(2, 4)
 
 
 def windowed_cached(draw: Draw) -> tuple[int, int, int]:
@@ -130,12 +144,17 @@ CAUSAL = exercise(
     reference=masks.causal,
     oracle=causal_by_hand,
     requirements=[
-        requires("as many queries as keys", 2, square, law=places(masks.causal)),
+        requires("as many queries as keys", 1, square, law=places(masks.causal)),
+        requires("a single position", 1, single, law=places(masks.causal)),
         requires("fewer queries than keys: the queries are the last ones", 1, cached, law=places(masks.causal)),
         requires("a single query, the last one, sees every key", 1, one_query, law=places(masks.causal)),
         requires("long sequences", 1, long, law=places(masks.causal)),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: masks.causal(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis.",
+        ),
         "sees only the future": (
             lambda T, S=None: torch.ones(T, S or T, dtype=torch.bool).triu((S or T) - T),
             "The triangle points the wrong way: each query sees itself and what comes after, and nothing of what "
@@ -220,11 +239,17 @@ PADDING = exercise(
     reference=masks.padding,
     oracle=padding_by_hand,
     requirements=[
-        requires("the first lengths[b] keys of row b", 2, ragged, law=places(masks.padding)),
+        requires("the first lengths[b] keys of row b", 1, ragged, law=places(masks.padding)),
+        requires("a single key", 1, one_key, law=places(masks.padding)),
         requires("an empty row and a full one", 1, empty_and_full, law=places(masks.padding)),
         requires("a batch of one", 1, batch_of_one, law=places(masks.padding)),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: masks.padding(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: the one that stands for the queries must stay, "
+            "for any number of them fits it.",
+        ),
         "no axis for the queries": (
             lambda lengths, S: masks.padding(lengths, S)[:, 0],
             "The mask is (B, S). Next to scores (B, T, S) its B would be lined up with the T queries: an error if "
@@ -316,7 +341,8 @@ WINDOW = exercise(
     reference=masks.window,
     oracle=window_by_hand,
     requirements=[
-        requires("itself and the width - 1 positions before it", 2, windowed, law=places(masks.window)),
+        requires("itself and the width - 1 positions before it", 1, windowed, law=places(masks.window)),
+        requires("a single position", 1, windowed_one, law=places(masks.window)),
         requires(
             "fewer queries than keys: the queries are the last ones", 1, windowed_cached, law=places(masks.window)
         ),
@@ -325,6 +351,10 @@ WINDOW = exercise(
         requires("a window wider than the sequence is the causal mask", 1, wider_than_all, law=places(masks.window)),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: masks.window(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single query loses its axis.",
+        ),
         "one position too wide": (
             lambda T, width, S=None: masks.window(T, width + 1, S),
             "Your window holds width + 1 positions: the query itself and width more. The query counts as one of "
@@ -414,12 +444,18 @@ DECODER = exercise(
     reference=masks.decoder_mask,
     oracle=decoder_by_hand,
     requirements=[
-        requires("causal and never padding", 2, ragged, law=places(masks.decoder_mask)),
+        requires("causal and never padding", 1, ragged, law=places(masks.decoder_mask)),
+        requires("a single position", 1, one_key, law=places(masks.decoder_mask)),
         requires("with a sliding window", 1, ragged_windowed, law=places(masks.decoder_mask)),
         requires("an empty row, a full row", 1, empty_and_full, law=places(masks.decoder_mask)),
         requires("a batch of one, a window of 1", 1, alone_windowed, law=places(masks.decoder_mask)),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: masks.decoder_mask(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis, and so does a "
+            "single query.",
+        ),
         "a window of 1 taken for none": (
             lambda lengths, S, width=None: masks.decoder_mask(lengths, S, None if width == 1 else width),
             "A window of width 1 is ignored. It is the narrowest there is: each query sees itself alone.",

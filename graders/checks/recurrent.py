@@ -45,7 +45,8 @@ def plain_even(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def plain_single(draw: Draw) -> tuple[Tensor, ...]:
-    return plain_cell(draw, 1, *draw.sizes(2), dtype=torch.float64)
+    """A batch of one, and a state of one number."""
+    return plain_cell(draw, 1, draw.integer(2, 9), 1, dtype=torch.float64)
 
 
 def gated(draw: Draw) -> tuple[Tensor, ...]:
@@ -59,7 +60,8 @@ def gated_even(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def gated_single(draw: Draw) -> tuple[Tensor, ...]:
-    E, D = draw.sizes(2, 2, 6)
+    """A batch of one, and a state of one number."""
+    E, D = draw.integer(2, 6), 1
     double = torch.float64
     return draw.normal(1, E, dtype=double), draw.normal(1, D, dtype=double), *gates(draw, E, D, double)
 
@@ -77,6 +79,12 @@ def padded(draw: Draw) -> tuple[Tensor, ...]:
     lengths = torch.tensor([5, 3, 1])[draw.permutation(3)]
     xs, *rest = sequences(draw, lengths)
     return torch.where((torch.arange(5) < lengths[:, None])[..., None], xs, 30 * xs), *rest
+
+
+def one_place(draw: Draw) -> tuple[Tensor, ...]:
+    """Texts of a single token."""
+    xs, h, _, *cell = sequences(draw)
+    return xs[:, :1], h, torch.ones(len(xs), dtype=torch.long), *cell
 
 
 def short_alone(draw: Draw) -> tuple[Tensor, ...]:
@@ -102,12 +110,13 @@ def scored_even(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def scored_single(draw: Draw) -> tuple[Tensor, ...]:
-    return additive(draw, 1, *draw.sizes(4, 2, 7), dtype=torch.float64)
+    """A batch of one, and a single place."""
+    return additive(draw, 1, 1, *draw.sizes(3, 2, 7), dtype=torch.float64)
 
 
 def visible(draw: Draw, B: int, S: int) -> Tensor:
     """Rows of different lengths, one of them in full."""
-    lengths = 1 + draw.integers(0, S - 1, B)
+    lengths = 1 + draw.integers(0, max(S - 1, 1), B)
     lengths[0] = S
     return torch.arange(S) < lengths[draw.permutation(B)][:, None]
 
@@ -135,9 +144,9 @@ def pooled_loud(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def pooled_single(draw: Draw) -> tuple[Tensor, ...]:
-    S, M = draw.sizes(2, 3, 7)
-    scores, values = draw.normal(1, S, dtype=torch.float64), draw.normal(1, S, M, dtype=torch.float64)
-    return scores, values, torch.arange(S)[None] < S - 1
+    """A single place of a batch of one, whose value is one number."""
+    double = torch.float64
+    return draw.normal(1, 1, dtype=double), draw.normal(1, 1, 1, dtype=double), torch.ones(1, 1, dtype=torch.bool)
 
 
 def stepping(
@@ -158,7 +167,9 @@ def looked_even(draw: Draw) -> tuple[Any, ...]:
 
 
 def looked_alone(draw: Draw) -> tuple[Any, ...]:
-    return stepping(draw, 1, *draw.sizes(5, 3, 8), dtype=torch.float64)
+    """A batch of one, a single place, a state of one number."""
+    E, M, A = draw.sizes(3, 3, 8)
+    return stepping(draw, 1, 1, E, 1, M, A, torch.float64)
 
 
 # ---- ways to run an answer, and laws: the sentence that says what is violated
@@ -214,9 +225,16 @@ RNN_STEP = exercise(
     requirements=[
         requires("the new state, and the gradients", 2, plain, run=with_gradients, law=within_tanh),
         requires("an input as wide as the state", 1, plain_even, law=within_tanh),
-        requires("a batch of one, in double precision", 1, plain_single, run=with_dtype, law=within_tanh),
+        requires(
+            "a batch of one, a state of one number, double precision", 1, plain_single, run=with_dtype, law=within_tanh
+        ),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: R.rnn_step(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis, and so does a "
+            "state of one number.",
+        ),
         "no tanh": (
             bend(lambda a: a),
             "The sum is not bent: tanh is missing. Without it a whole sequence is one linear map, and the state may "
@@ -362,9 +380,14 @@ GRU_STEP = exercise(
     requirements=[
         requires("the new state, and the gradients", 2, gated, run=with_gradients),
         requires("an input as wide as the state", 1, gated_even),
-        requires("a batch of one, in double precision", 1, gated_single, run=with_dtype),
+        requires("a batch of one, a state of one number, double precision", 1, gated_single, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: R.gru_step(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis, and so does a "
+            "state of one number.",
+        ),
         "z turned round": (
             gru(mix=lambda z, n, h: z * n + (1 - z) * h),
             "z and 1 - z have changed places. Here, as in torch, z is how much of the *old* state stays: "
@@ -570,12 +593,18 @@ UNROLL = exercise(
     reference=R.unroll,
     oracle=packed,
     requirements=[
-        requires("full rows: every state in order, and the last", 2, sequences),
+        requires("full rows: every state in order, and the last", 1, sequences),
+        requires("a single place", 1, one_place),
         requires("short rows: their state stays, their outputs at padding are 0", 2, padded),
         requires("a batch of one that does not fill the width, double precision", 1, short_alone, run=with_dtype),
         requires("the gradient goes back through all steps", 1, padded, run=with_gradients),
     ],
     wrong={
+        "the axis of the places dropped": (
+            changed_run(lambda states, last, _h, _n: (states.squeeze(1), last)),
+            "`squeeze(1)` drops the axis of the places where there is a single one. A text of one token still has "
+            "that axis.",
+        ),
         "axes of size 1 dropped": (
             changed_run(lambda states, last, _h, _n: (states.squeeze(), last.squeeze())),
             "`squeeze()` without a number drops every axis of size 1: with a batch of one the batch itself goes.",
@@ -703,9 +732,14 @@ ADDITIVE = exercise(
     requirements=[
         requires("how well each key fits, and the gradients", 2, scored, run=with_gradients),
         requires("all widths equal, as many rows as places", 1, scored_even),
-        requires("a batch of one, double precision", 1, scored_single, run=with_dtype),
+        requires("a batch of one, a single place, double precision", 1, scored_single, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: R.additive_scores(*inputs).squeeze(),
+            "`squeeze()` without a number drops every axis of size 1: a single place loses its axis, and so does a "
+            "batch of one.",
+        ),
         "query left out": (
             fit(lambda _q, k: torch.tanh(k)),
             "The query plays no part: every step of the decoder would look at the same places.",
@@ -871,9 +905,14 @@ POOL = exercise(
         requires("the mean of the values and the weights, and the gradients", 2, pooled, run=with_gradients),
         requires("padding gets nothing, what is real shares all", 2, pooled_masked, law=sound_shares),
         requires("large scores, and larger ones at padding", 1, pooled_loud, law=sound_shares),
-        requires("a batch of one, double precision", 1, pooled_single, run=with_dtype),
+        requires("a batch of one, a single place, double precision", 1, pooled_single, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            lambda *inputs: tuple(part.squeeze() for part in R.attention_pool(*inputs)),
+            "`squeeze()` without a number drops every axis of size 1: a single place loses its axis, and so does a "
+            "batch of one.",
+        ),
         "padding not hidden": (
             pool(lambda scores, _mask: scores.softmax(-1)),
             "The mask is not used: the weights go to padding as well, and the result depends on how much there is.",
@@ -1078,9 +1117,14 @@ STEP = exercise(
     requirements=[
         requires("state, context and weights, and the gradients", 3, looked, run=with_gradients),
         requires("all widths equal", 1, looked_even),
-        requires("a batch of one, double precision", 1, looked_alone, run=with_dtype),
+        requires("a batch of one, a single place, double precision", 1, looked_alone, run=with_dtype),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            changed_step(lambda s, c, w: (s.squeeze(), c.squeeze(), w.squeeze())),
+            "`squeeze()` without a number drops every axis of size 1: a single place loses its axis, and so does a "
+            "batch of one.",
+        ),
         "context first": (
             look_back(joins=lambda x, c: torch.cat((c, x), dim=-1)),
             "The cell reads the context before the token. Its weights expect the other order: torch.cat((x, context)).",

@@ -43,9 +43,9 @@ def judged_full(draw: Draw) -> tuple[Tensor, Tensor, int]:
 
 
 def judged_loud(draw: Draw) -> tuple[Tensor, Tensor, int]:
-    """Huge logits, in double precision."""
+    """Huge logits of a batch of one, in double precision."""
     logits, targets, stop = judged(draw)
-    return 300 * logits.double(), targets, stop
+    return 300 * logits[:1].double(), targets[:1], stop
 
 
 def unsure(draw: Draw) -> tuple[Tensor, Tensor, int]:
@@ -57,10 +57,12 @@ def small(draw: Draw, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor
     return 0.6 * draw.normal(*shape, dtype=dtype)
 
 
-def taught(draw: Draw, B: int | None = None, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
+def taught(
+    draw: Draw, B: int = 3, T: int = 4, dtype: torch.dtype = torch.float32, *, S: int | None = None
+) -> tuple[Any, ...]:
     """All of a decoder; the classes are more than four."""
-    S, E, D, M, A = draw.sizes(5, 2, 7)
-    B, T, V = B or 3, 4, 9
+    several, E, D, M, A = draw.sizes(5, 2, 7)
+    S, V = S or several, 9
     start = draw.integer(0, V - 1)
     targets = draw.integers(0, V - 1, B, T)
     targets = targets + (targets >= start)  # the start is never a target
@@ -74,8 +76,8 @@ def taught(draw: Draw, B: int | None = None, dtype: torch.dtype = torch.float32)
 
 
 def taught_alone(draw: Draw) -> tuple[Any, ...]:
-    """A batch of one, in double precision."""
-    return taught(draw, 1, torch.float64)
+    """A batch of one, a single step that looks at a single place, in double precision."""
+    return taught(draw, 1, 1, torch.float64, S=1)
 
 
 # ---- ways to run an answer, and laws
@@ -180,10 +182,15 @@ LOSS = exercise(
         requires("the mean up to each row's first stop and with it", 2, judged),
         requires("rows that go on to the end", 1, judged_full),
         requires("equal logits cost ln V", 1, unsure, law=mean_of_ln),
-        requires("huge logits, double precision", 1, judged_loud, run=with_dtype),
+        requires("huge logits, a batch of one, double precision", 1, judged_loud, run=with_dtype),
         requires("its gradient", 1, judged, run=with_gradients),
     ],
     wrong={
+        "axes of size 1 dropped": (
+            losing(each=lambda logits, targets: -logits.log_softmax(-1).gather(2, targets[..., None]).squeeze()),
+            "`squeeze()` without a number drops every axis of size 1: a batch of one loses its axis. `squeeze(-1)` "
+            "drops the one that `gather` left.",
+        ),
         "padding counted": (
             losing(counts=lambda targets, _stop: torch.ones_like(targets, dtype=torch.bool)),
             "What stands behind the stop counts as well. The model is then trained to predict padding.",
@@ -413,10 +420,15 @@ TOLD = exercise(
         requires(
             "no step knows its own target, each knows the one before", 1, taught, run=logits_twice, law=no_peeking
         ),
-        requires("a batch of one, double precision", 1, taught_alone, run=with_dtype),
+        requires("a batch of one, a single step, double precision", 1, taught_alone, run=with_dtype),
         requires("the gradient goes back through all steps", 1, taught, run=with_gradients),
     ],
     wrong={
+        "the axis of the steps dropped": (
+            changed_told(lambda logits, shares: (logits.squeeze(1), shares.squeeze(1))),
+            "`squeeze(1)` drops the axis of the steps where there is a single one. A text of one token still has "
+            "that axis.",
+        ),
         "reads the target it has to predict": (
             telling(reads=lambda targets, _start, t: targets[:, t]),
             "Step t reads target t, the very token that it has to predict: a leak. It will learn to copy its input. "
