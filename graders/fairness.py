@@ -3,8 +3,8 @@
 The second try counts where it is better. What went wrong may also have spoiled the process that runs it all (a limit, a
 signal, a hook): the second try leaves out the cells of failed exercises that the answer does not speak of.
 The reference of an exercise enters the sandbox only after that exercise was judged, and never for its own judgement.
-The second try's process may know a reference, so that none of its own words reach a verdict: points, and sentences of our
-own, alone.
+The second try's process may know a reference, so that none of its own words reach a verdict: points, and sentences of
+our own, alone.
 """
 
 from __future__ import annotations
