@@ -794,8 +794,8 @@ def whole_layer(
 
 
 MHA = N.multi_head_attention
-viewed = SPLIT.wrong[0].function
-unswapped = MERGE.wrong[0].function
+viewed = next(wrong.function for wrong in SPLIT.wrong if wrong.name == "viewed straight into (B, H, T, K)")
+unswapped = next(wrong.function for wrong in MERGE.wrong if wrong.name == "not swapped back")
 
 WHOLE = exercise(
     "multi_head_attention",
