@@ -290,6 +290,8 @@ SHIFT = exercise(
 
 # ---- next_token_loss
 
+WIDER = "logits.to(torch.promote_types(logits.dtype, torch.float32))"
+
 
 def averaged(
     surprises: Callable[[Tensor, Tensor], Tensor], mean: Callable[[Tensor, Tensor], Tensor]
@@ -471,6 +473,9 @@ LOSS = exercise(
     right={"torch's kernel": fused, "classes on the second axis": by_channels, "only the real places": selected},
     equivalent={
         "0).unsqueeze(-1)).squeeze(-1) -> 1).unsqueeze(-1)).squeeze(-1)": "any id will do where nothing counts",
+        f"{WIDER} -> logits.to(torch.promote_types(torch.float32, logits.dtype))": (
+            "the wider of two types is the same in either order"
+        ),
     },
 )
 

@@ -529,7 +529,6 @@ TOLD = exercise(
     },
     equivalent={
         "0], -> -1],": "only its shape is taken",
-        "0], -> 1],": "only its shape is taken",
         "dim=-1) -> dim=--1)": "the same axis from the other end",
         "dim=-1) -> dim=1)": "the same axis from the other end",
         "range(targets.shape[1]): -> range(targets.shape[-1]):": "the same axis from the other end",

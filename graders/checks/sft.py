@@ -327,6 +327,9 @@ TARGETS = exercise(
 
 # ---- sft_loss
 
+WIDER = "logits.to(torch.promote_types(logits.dtype, torch.float32))"
+SINGLE = "the logits are of single precision where answers are graded"
+
 
 def surprises(logits: Tensor, targets: Tensor) -> Tensor:
     """-log p of each target, 0 where nothing is asked."""
@@ -457,7 +460,13 @@ LOSS = exercise(
         "channels second": lambda z, y: F.cross_entropy(z.transpose(1, 2), y, reduction="sum") / max(1, int(count(y))),
     },
     equivalent={
-        "1).float(), -> 1),": "the logits are of single precision where answers are graded",
+        f"{WIDER} -> logits": SINGLE,
+        f"{WIDER} -> logits.to()": SINGLE,
+        f"{WIDER} -> logits.to(logits.dtype)": SINGLE,
+        f"{WIDER} -> logits.to(torch.promote_types(torch.float32, logits.dtype))": (
+            "the wider of two types is the same in either order"
+        ),
+        "targets.flatten().long(), -> targets.flatten(),": "targets are int64 where answers are graded",
     },
 )
 
