@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 UNUSUAL = re.compile(r"[^\w.,@+() -]")  # what an ID is shown with instead: pages and spreadsheets may read more into it
+LONGEST = 100  # characters of an ID
 
 
 def collect(folder: Path, assignment: str) -> dict[str, Path]:
@@ -40,14 +41,14 @@ def collect(folder: Path, assignment: str) -> dict[str, Path]:
 def student_id(name: str, names: Container[str]) -> str:
     """The ID of whose folder or file has this name, the same whenever it is asked, of a class or of one alone.
 
-    A usual name is its own ID. Else unusual characters are shown as `_`, and a part of the name's hash keeps it apart
-    from others; `names` are all that are there: an odd name takes nobody's.
+    A usual name is its own ID, and so is any ID. Else unusual characters are shown as `_`, and a part of the name's
+    hash keeps it apart from others; `names` are all that are there: an odd name takes nobody's.
     """
-    plain = UNUSUAL.sub("_", name)[:80]
-    if plain == name:
+    plain = UNUSUAL.sub("_", name)
+    if plain == name and len(name) <= LONGEST:
         return name
     hashes = (hashlib.sha256(os.fsencode(name) + b"\0" * n).hexdigest()[:16] for n in count())
-    return next(one for one in (f"{plain}-{part}" for part in hashes) if one not in names)
+    return next(one for one in (f"{plain[: LONGEST - 17]}-{part}" for part in hashes) if one not in names)
 
 
 def _in_folder(student: Path, assignment: str) -> Path:

@@ -176,6 +176,11 @@ def test_ids_of_odd_names() -> None:
     assert ids == [student_id(name, [name]) for name in names]
     assert [ids[names.index(name)] for name in ("ann", "Ann", "a_b", "é")] == ["ann", "Ann", "a_b", "é"]
     assert all(re.fullmatch(r"[\w-]{1,100}", one) for one in ids)
+    long = ["<" * 300, "x" * 101, "é" * 99]
+    assert [student_id(one, []) for one in ids] == ids, "an ID is its own"
+    again = [student_id(one, long) for one in long]
+    assert [student_id(one, []) for one in again] == again
+    assert max(map(len, again)) <= 100
     taken = student_id("a<b", [])
     assert student_id("a<b", [taken]) != taken  # who calls a folder so takes nobody's place
 
