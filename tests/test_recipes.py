@@ -34,7 +34,7 @@ from tinytrans.training.grpo import group_advantages
 from tinytrans.training.pretrain import IGNORED, next_token_loss
 from tinytrans.training.reward import RewardHead
 
-SHARES = ("all", "pairs", "exact", "right", "next", "de")  # what a recipe measures, each between 0 and 1
+SHARES = ("all", "pairs", "exact", "right", "next", "words", "de")  # what a recipe measures, each between 0 and 1
 
 
 @pytest.fixture(scope="module")
