@@ -15,7 +15,7 @@ from tinytrans.data.cache import cache_folder
 from tinytrans.data.docs import LIBRARIES, Docs, without_names
 from tinytrans.data.prose import documentation, paragraphs, source_files
 
-LIBRARY = attrgetter("library")  # of a paragraph
+LIBRARY = attrgetter("origin")  # of a paragraph
 PROSE = "The quick brown fox jumps over the lazy dog, and nobody is hurt."
 
 

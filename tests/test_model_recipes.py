@@ -166,7 +166,7 @@ def test_naive_bayes_does_the_same_task() -> None:
     """From some labels naive Bayes knows others better than who names the largest library; none is in both."""
     task = bert.ask(QUICK, 6)
     assert not {part.text for part in task.labelled} & {part.text for part in task.unseen}
-    assert {part.library for part in task.labelled} == {*task.libraries}
+    assert {part.origin for part in task.labelled} == {*task.libraries}
     assert 0.5 < bert.commonest(task)["right"] < bert.bayes(task)["right"] - 0.1
 
 

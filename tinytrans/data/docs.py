@@ -44,7 +44,7 @@ class Paragraph:
     """One paragraph of documentation and the library it comes from."""
 
     text: str
-    library: str
+    origin: str
 
 
 def source(library: str) -> tuple[Path, str] | None:

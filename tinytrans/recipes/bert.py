@@ -46,7 +46,7 @@ class Task(NamedTuple):
 
     def labels(self, parts: Sequence[Paragraph]) -> Tensor:
         """The number of each paragraph's library (N,)."""
-        return torch.tensor([self.libraries.index(part.library) for part in parts])
+        return torch.tensor([self.libraries.index(part.origin) for part in parts])
 
 
 def bert(run: Run) -> Report:
