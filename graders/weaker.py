@@ -189,7 +189,7 @@ def container_command(program: str, name: str, folder: str, limits: Limits, hidd
     command += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={NOBODY}:{NOBODY}", "--ipc=private"]
     command += [f"--pids-limit={limits.processes + 8}", f"--memory={limits.together}"]
     command += [f"--memory-swap={limits.together}", "--hostname=player", "--workdir=/"]
-    command += [f"--mount=type=tmpfs,destination=/dev/{name},tmpfs-mode=0555" for name in ("shm", "mqueue")]
+    command += [f"--mount=type=tmpfs,destination=/dev/{one},tmpfs-mode=0555" for one in ("shm", "mqueue")]
     shown = [("/usr", "/usr"), *((place, place) for place in [base_folder()] if place != "/usr")]
     shown += [(place, f"/packages/{i}") for i, place in enumerate(packages())]
     for outside, inside in [*shown, (folder, "/player")]:
