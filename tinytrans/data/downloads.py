@@ -122,8 +122,8 @@ def retrieve(source: Download) -> Path:
             error.filename = os.fspath(part)  # a full disk does not say which file it had no room for
             raise
         raise ConnectionError(
-            f"{source.url} cannot be reached ({str(error).strip()}). Try again later, the download goes on where it stopped; "
-            f'offline, take a data set that needs no internet: load("tales")'
+            f"{source.url} cannot be reached ({str(error).strip()}). Try again later, the download goes on where it "
+            f'stopped; offline, take a data set that needs no internet: load("tales")'
         ) from error
     _check(source, part)
     os.replace(part, source.file)
