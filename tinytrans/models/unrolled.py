@@ -152,22 +152,22 @@ def look_of_one(attention: Attention, keys: Tensor, values: Tensor) -> Look:
     The rotation is a matrix (K, K); keys and values are the layer's rooms (1, G, max_len, K).
     """
     H, G, K, window = attention.n_heads, attention.n_kv_heads, attention.head_width, attention.window
-    keys, values, scale, nothing = keys[0].mT, values[0], K**-0.5, keys.new_zeros(())
+    keys, values, scale = keys[0].mT, values[0], K**-0.5
 
     def look(qkv: Tensor, turn: Tensor | None, here: int) -> Tensor:
-        qk, v = qkv.view(H + 2 * G, K).split((H + G, G))
+        qk, v = torch.split_with_sizes(qkv.view(H + 2 * G, K), (H + G, G))
         if attention.qk_norm:
             qk = F.layer_norm(qk, (K,))
         if turn is not None:
             qk = torch.mm(qk, turn)
-        q, k = qk.split((H, G))
+        q, k = torch.split_with_sizes(qk, (H, G))
         keys.select(2, here).copy_(k)
         values.select(1, here).copy_(v)
         start = 0 if window is None else max(0, here + 1 - window)
         seen = here + 1 - start
-        asked = q.view(G, H // G, K)  # the heads of a group ask the same keys
-        scores = torch.baddbmm(nothing, asked, keys.narrow(2, start, seen), beta=0, alpha=scale)
-        return torch.bmm(scores.softmax(dim=-1), values.narrow(1, start, seen)).view(1, H * K)
+        asked = q.mul_(scale).view(G, H // G, K)  # the heads of a group ask the same keys
+        weights = torch.bmm(asked, keys.narrow(2, start, seen)).softmax(dim=-1)
+        return torch.bmm(weights, values.narrow(1, start, seen)).view(1, H * K)
 
     return look
 
