@@ -221,7 +221,7 @@ curves(
 #
 # > $s_0 = h_S$; for $t = 1 \dots T$: $s_t = \mathrm{cell}(e(\tilde w_{t-1}), s_{t-1})$, and logits of the word $\tilde w_t$ from $s_t$
 #
-# So one loop serves both; only the starting state differs. The texts of a batch differ in length: short ones are filled up with **padding**, which must not be read. By hand, with lengths 3 and 1:
+# So one loop serves both; only the starting state differs. And what passes between them, $h_S$, belongs to no language: encoders and decoders of many languages could share it, and not every pair would need a model of its own. The texts of a batch differ in length: short ones are filled up with **padding**, which must not be read. By hand, with lengths 3 and 1:
 #
 # | | place 0 | place 1 | place 2 | last state |
 # |---|---|---|---|---|

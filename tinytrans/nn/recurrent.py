@@ -121,7 +121,7 @@ def attention_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -
 def attentive_step(
     x: Tensor, s: Tensor, memory: Tensor, mask: Tensor, look: Sequence[Tensor], cell: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of a decoder that looks back: the state before the step looks at the memory, then it moves.
+    """One step of a decoder that looks back: the state before it looks at the memory, then it moves.
 
     c = sum_i alpha_i h_i with alpha = softmax(additive_scores(s, memory)), s' = gru_step([x, c], s).
     x (B, E), s (B, D), memory (B, S, M), mask (B, S), True = may look; look is w_q, w_k, v of
