@@ -126,7 +126,7 @@ for text in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)):
 # %% [markdown]
 # ## 3. What fades (12 minutes)
 #
-# How much does the last state still depend on place $t$? By the chain rule the derivative of $h_T$ with respect to $h_t$ is a product with one factor for each step between them:
+# How much does the last state still depend on place $t$? By the chain rule the derivative of $h_T$ with respect to $h_t$ is a product with one factor for each step between them, the last step's leftmost:
 #
 # $$\frac{\partial h_T}{\partial h_t} = \prod_{k=t+1}^{T} \mathrm{diag}(1 - h_k^2)\, W_h .$$
 #
@@ -457,7 +457,7 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
 #
 # $$\mathrm{sim}(s, h_i) = v \cdot \tanh(W_q s + W_k h_i).$$
 #
-# It is called **additive** for the plus sign. By hand, with one number each, $W_q = W_k = 1$, $v = 2$, the state $s = 1$ and two places $h = (2, -1)$: the scores are $2 \tanh(3) = 1.99$ and $2 \tanh(0) = 0$.
+# It is called **additive** for the plus sign. The vector that asks, $s$, is the **query**; those that are compared with it, $h_1 \dots h_S$, are the **keys**. By hand, with one number each, $W_q = W_k = 1$, $v = 2$, the state $s = 1$ and two places $h = (2, -1)$: the scores are $2 \tanh(3) = 1.99$ and $2 \tanh(0) = 0$.
 #
 # The tanh is not decoration. Without it the score would be $v \cdot W_q s + v \cdot W_k h_i$: the state adds the same number at all places, and the softmax that follows cancels it.
 
@@ -472,14 +472,14 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
 # from: tinytrans.nn.recurrent.additive_scores
 
 # %% [markdown]
-# Scores become **shares** by the softmax, and the shares mix what the encoder said into one vector, the **context**:
+# Scores become **shares** by the softmax, and the shares mix the **values**, which here are the $h_i$ once more, into one vector, the **context**:
 #
 # $$\alpha_i = \frac{\exp \mathrm{sim}(s_{t-1}, h_i)}{\sum_j \exp \mathrm{sim}(s_{t-1}, h_j)}, \qquad c_t = \sum_i \alpha_i h_i .$$
 #
 # By hand, on with the example: $e^{1.99} = 7.32$ and $e^0 = 1$ give the shares 0.88 and 0.12, and the context $0.88 \cdot 2 + 0.12 \cdot (-1) = 1.64$. It is a weighted mean, so gradients reach all places, the scores and the state that asked: *where to look* is learned together with everything else, and nobody ever
 # tells the model which place is the right one.
 #
-# Padding must get no share. If you zero its weight after the softmax, the others no longer sum to 1; a score of 0 does not help either, because $e^0 = 1$. Give it the score $-\infty$ before the softmax: $e^{-\infty} = 0$.
+# Padding must get no share. If you zero its weight after the softmax, the others no longer sum to 1; a score of 0 does not help either, because $e^0 = 1$. Give it the score $-\infty$ before the softmax: $e^{-\infty} = 0$. Which places are real is told by a **mask**, True where one may look.
 
 # %% [markdown]
 # **Exercise.** Shares and context.
@@ -660,7 +660,7 @@ print(f"trained properly, after as many steps: loss {sum(plain_losses[short - 10
 #
 # ## 9. Attention as one step (5 minutes)
 #
-# Strip the look back of everything that is about dates, and one operation remains. It takes a **query** $q$ (who asks), **keys** $K$, one row for each place (what the query is compared with), and **values** $V$, one row for each place (what is mixed):
+# Strip the look back of everything that is about dates, and one operation remains. It takes a query $q$, keys $K$ and values $V$, one row for each place:
 #
 # $$m = K q, \qquad \alpha = \mathrm{softmax}(m), \qquad c = V^\top \alpha .$$
 #
