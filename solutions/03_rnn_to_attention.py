@@ -593,7 +593,8 @@ curves(
 shown = max(unseen[::2], key=lambda pair: len(pair[0]) if len(pair[0]) <= 40 else 0)
 written, looks = looking.translate(*numbered([shown])[:2], n=10)
 print(f"{shown[0]}  →  {text(written[0])}")
-look_around(looks[0], list(text(written[0])[:10].ljust(10)), list(shown[0]), title="who looks where")
+read = list(shown[0].replace(" ", "␣"))  # a space that can be seen
+look_around(looks[0], list(text(written[0])[:10].ljust(10)), read, title="who looks where")
 
 # %% [markdown]
 # The heat map is the alignment of the two texts: it shows which letters the model was looking at when it wrote a character. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And where the model writes a digit of the day or
