@@ -72,9 +72,10 @@ def observe(requirement: Requirement, answer: Any, inputs: tuple[Any, ...]) -> A
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two observations are the same: equal values, or failures of one kind."""
+    """Whether two observations are the same: equal values, or failures of one kind, on one argument if it is named."""
     if isinstance(a, Failure) or isinstance(b, Failure):
-        return isinstance(a, Failure) and isinstance(b, Failure) and a.kind == b.kind
+        alike = isinstance(a, Failure) and isinstance(b, Failure) and a.kind == b.kind
+        return alike and (a.kind != "InputChanged" or a.text == b.text)
     return agree(a, b) or agree(b, a)  # a float is no whole number, but it may be the same mistake
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from graders.check import NotThereYet, check, spoken
 from graders.draw import Draw
@@ -112,6 +113,19 @@ def test_an_unrelated_error_has_no_name(exercise: Exercise) -> None:
 
         outcome = judge(exercise, Here(broken), (1, 2))
         assert (outcome.score, outcome.mistake) == (0, None)
+
+
+def test_what_was_written_to_is_told() -> None:
+    """Who changes the mask in place is not told that it was the scores."""
+    exercise = table("attention")["masked_softmax"]
+
+    def opened(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        weights = exercise.reference(scores, mask)
+        return weights if mask is None else (weights, mask.fill_(True))[0]
+
+    outcome = judge(exercise, Here(opened), (1, 2))
+    assert outcome.mistake is None
+    assert any("argument 2 was changed in place" in part.message for part in outcome.parts)
 
 
 @pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
