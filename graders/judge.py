@@ -171,11 +171,10 @@ def matches(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
 def name_mistake(exercise: Exercise, trials: Sequence[Trial], failed: Sequence[Requirement]) -> str | None:
     """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in what failed first.
 
-    There it must equal it in a value: that both end in an error of one kind says too little.
+    Then it must be right where the learner's is: who makes a mistake makes it wherever it shows.
     """
-    first = [t for t in trials if failed and t.requirement is failed[0]]
-    for some in (trials, [] if all(isinstance(t.given, Failure) for t in first) else first):
-        found = matches(exercise, some) if some else []
+    for some in (trials, [t for t in trials if t.requirement is failed[0] or t.requirement not in failed]):
+        found = matches(exercise, some)
         if len(found) == 1:
             return found[0]
     return None
