@@ -142,8 +142,8 @@ def nearly_width(draw: Draw) -> tuple[int, int]:
 
 
 def tight_width(draw: Draw) -> tuple[int, int]:
-    """Two thirds lie two thirds above a multiple of 16."""
-    return 24 * draw.integer(10, 200) + 1, 16
+    """Two thirds lie two thirds above a multiple of 1024: the share of it that is left is below a thousandth."""
+    return 1536 * draw.integer(2, 20) + 1, 1024
 
 
 def activity(draw: Draw) -> tuple[Tensor, int, int]:
