@@ -299,7 +299,7 @@ except ValueError as error:
 # | m = 5, turned by 150°: (-1.73, 1) | n = 3, turned by 90°: (-1, 1) | -2 | **2.73** |
 # | m = 3, turned by 90°: (0, 2) | n = 3, turned by 90°: (-1, 1) | 0 | **2**, as without any turn |
 #
-# Written as a matrix, the turn of place $m$ and the law that we were looking for are
+# Written as a matrix (with $q$ and $k$ as columns), the turn of place $m$ and the law that we were looking for are
 #
 # $$R_m = \begin{pmatrix} \cos m\theta & -\sin m\theta \\ \sin m\theta & \cos m\theta \end{pmatrix}, \qquad q_m = R_m q, \qquad k_n = R_n k,$$
 #
