@@ -125,6 +125,13 @@ def test_an_error_alone_names_no_mistake() -> None:
     assert (outcome.score, outcome.points, outcome.mistake) == (8, 9, None)
     assert "running_mean" in outcome.message
 
+    def asked_for_truth(x, w_up, w_down, b_up=None, b_down=None, activation=torch.nn.functional.gelu):
+        return activation(x @ w_up + (b_up or 0)) @ w_down + (b_down or 0)
+
+    outcome = judge(find("feedforward.feed_forward"), Here(asked_for_truth), (1, 2))
+    assert outcome.mistake is None
+    assert "Boolean value of Tensor" in outcome.message
+
 
 @pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
 def test_laws_hold_for_the_reference(exercise: Exercise) -> None:
