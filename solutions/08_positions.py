@@ -509,7 +509,7 @@ curves(
 # sees a set of a different size, but it has to find that out by itself. RoPE is a little ahead of the sinusoids and the learned table, which are about equal. (This is one seed and 300 steps; we have not measured what a long training would do.)
 #
 # **Beyond 32** all four get worse, though they have more text to go by. The two absolute kinds suffer most, and at once. The later rows of the learned table were never trained, so what the model adds there is noise. The sinusoids *can* be computed there, but
-# the model has never seen these and does not know what they mean. RoPE's curve rises late and gently, and stays the lowest. Its products depend on distances alone, but distances beyond 31 are new to it too, and the slow hands reach angles that
+# the model has never seen these and does not know what they mean. RoPE's curve rises only gently, and stays the lowest. Its products depend on distances alone, but distances beyond 31 are new to it too, and the slow hands reach angles that
 # they never showed in training. *Relative* does not mean *endless*. Even the model without positions gets worse: sets of more than 32 words are new to it.
 #
 # For the relative kind there is a cure. With a **sliding window** of 32 (lesson 04) no word, wherever it stands, looks further back than in training. Nothing is retrained; only the mask changes:
