@@ -498,7 +498,7 @@ groups = {
 }
 for name, texts in groups.items():
     told = [facts(text) for text in texts]
-    print(f"{name:13}", "; ".join(f"{one['hero']} the {one['kind']}, {one['weather'] or 'no weather'}" for one in told))
+    print(f"{name:13}", "; ".join(f"{one['hero']} the {one['kind']}, {one['weather'] or 'none'}" for one in told))
 
 # %% [markdown]
 # Beams are relatives of greedy decoding: safe, bland, and always in the same weather. People do not write the likeliest text. Holtzman et al. (2019) measured it: token by token, real text surprises a model far more than
