@@ -143,7 +143,8 @@ for beginning in ("Once upon a time there was", "Do you know", "Far away lived",
         f"{beginning:27}: {told['hero']}, a {told['kind']}; weather {told['weather']}, colour {told['color'] or 'not told'}"
     )
 weather = [tale.facts.weather for tale in load("tales", n=20 if quick else 500, split="validation")]
-print("weather in real stories:", {name: f"{weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))})
+shares = [f"{name} {weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))]
+print("weather in real stories:", ", ".join(shares), sep="\n    ")
 
 # %% [markdown]
 # The real stories have many kinds of weather, each about as frequent as the others. Greedy decoding turns the smallest lead into a certainty: what is a little likelier than the rest becomes all there is. No single step is bad, and yet the world that comes out is wrong. **What is most likely at each step is not typical of the whole.**
