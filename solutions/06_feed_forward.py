@@ -15,7 +15,7 @@
 # **Builds on** lessons 04 and 05 (attention). **Leads to** 07 (what holds the two halves together).
 #
 # **Time** about 80 minutes: what attention cannot do 8, the bend 14, widen, bend, narrow 13, what it costs 10, a soft dictionary 16, the gate 10, wide or deep 9. All cells together run for one to two minutes on one CPU core, mostly in
-# sections 6 and 7. A GPU changes the times in section 7, and even which of two networks is the faster one.
+# sections 6 and 7. A GPU changes the times in section 7, and perhaps even which of two networks is the faster one.
 #
 # **Letters** B sequences in a batch, T tokens, D width of a token, F hidden width of the layer, N tokens of all sequences together, V words. (Many papers write $d$ for D and $d_{ff}$ or $H$ for F.)
 
