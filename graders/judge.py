@@ -169,8 +169,11 @@ def matches(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
 
 
 def name_mistake(exercise: Exercise, trials: Sequence[Trial], failed: Sequence[Requirement]) -> str | None:
-    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in what failed first."""
-    for some in (trials, [t for t in trials if failed and t.requirement is failed[0]]):
+    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in what failed first.
+
+    Then it must be right where the learner's is: who makes a mistake makes it wherever it shows.
+    """
+    for some in (trials, [t for t in trials if t.requirement is failed[0] or t.requirement not in failed]):
         found = matches(exercise, some)
         if len(found) == 1:
             return found[0]
