@@ -162,7 +162,8 @@ ids, held = tokenizer.encode_batch(texts), tokenizer.encode_batch(unseen)
 validation = [pad(held[i : i + 12], max_len=config.max_len).to(device) for i in range(0, len(held), 12)]
 with torch.no_grad():
     first = next_token_loss(newborn(validation[0].ids), validation[0].targets).item()
-print(f"the newborn model: loss {first:.2f}, perplexity {perplexity(first):.0f}; ln {V} = {math.log(V):.2f}")
+print(f"the newborn model: loss {first:.2f}, perplexity {perplexity(first):.0f}")
+print(f"ln {V} = {math.log(V):.2f}")
 
 # %% [markdown]
 # A model that knows nothing spreads its probability evenly and scores **ln V**. Check this whenever you build a new model: it takes a second.
@@ -315,9 +316,9 @@ curves(
 # %%
 print("by hand:", [round(warmup_cosine(step, 2, 6), 2) for step in range(6)])
 shapes = {"warm-up 15": (15, 0.0), "warm-up 200": (200, 0.0), "warm-up 15, floor 0.2": (15, 0.2)}
-run_of_800 = range(800)
+run = range(800)
 curves(
-    {name: (run_of_800, [warmup_cosine(s, w, 800, f) for s in run_of_800]) for name, (w, f) in shapes.items()},
+    {name: (run, [warmup_cosine(s, w, 800, f) for s in run]) for name, (w, f) in shapes.items()},
     title="The rate over a run of 800 steps",
     x_label="step",
     y_label="factor of the rate",
@@ -426,8 +427,8 @@ def fresh(config) -> GPT:
 by_hand = train_by_hand(fresh(small), few, 3e-3)
 theirs = fresh(small)
 schedule = partial(warmup_cosine, warmup=5, total=few)
-optimizer = adamw(theirs, 3e-3)
-history = fit(theirs, batches, our_loss, steps=few, optimizer=optimizer, schedule=schedule, progress=False)
+how = {"steps": few, "optimizer": adamw(theirs, 3e-3), "schedule": schedule, "progress": False}
+history = fit(theirs, batches, our_loss, **how)
 print(f"your loop: loss {by_hand[0]:.3f} at first, {by_hand[-1]:.3f} after {few} steps")
 apart = max(abs(a - b) for a, b in zip(by_hand, history.losses, strict=True))
 print(f"largest difference to fit and torch's AdamW: {apart:.1e}")
@@ -470,7 +471,8 @@ def train(model: GPT, steps: int, **more):
     """The recipe of this section, your loss and your schedule in it."""
     optimizer = muon(model, 0.03, 6e-3, betas=(0.9, 0.99), momentum=0.9, iterations=4)
     schedule = partial(warmup_cosine, warmup=15, total=steps)
-    return fit(model, batches, our_loss, steps=steps, optimizer=optimizer, schedule=schedule, progress=False, **more)
+    how = {"steps": steps, "optimizer": optimizer, "schedule": schedule, "progress": False}
+    return fit(model, batches, our_loss, **how, **more)
 
 
 folder = tempfile.TemporaryDirectory()
@@ -480,7 +482,8 @@ history = train(model, steps, evaluate=look, every=every, checkpoint=kept)
 # %% tags=["measured"]
 model.eval()
 last = history.records[-1]
-print(f"{history.steps} steps in {last['seconds']:.0f} s; mean loss of the last {every}: {last['loss']:.3f}")
+print(f"{history.steps} steps in {last['seconds']:.0f} s")
+print(f"mean loss of the last {every}: {last['loss']:.3f}")
 print(f"on unseen stories: loss {last['validation']:.3f}, perplexity {last['perplexity']:.2f}")
 print(f"the library's evaluate agrees: {evaluate(model, validation)['validation']:.3f}")
 
@@ -538,7 +541,7 @@ def stories_of(model: GPT, n: int, temperature: float = 0.7) -> list[str]:
 
 
 def judged(stories: list[str]) -> dict[str, float]:
-    """The share of stories that keep each rule, keep all, have an end, and stand in the training texts."""
+    """The share of stories that keep each rule, keep all, have an end, stand in the training texts."""
     verdicts = [consistent(story) for story in stories]
     known = {text.removesuffix("<|end|>") for text in texts}
     found = {rule: [verdict[rule] for verdict in verdicts] for rule in verdicts[0]}
@@ -647,13 +650,15 @@ def briefly(lr: float = 1e-2, unshifted: bool = False) -> tuple[GPT, list[float]
     def loss(model: GPT, batch) -> Tensor:
         return next_token_loss(model(batch.ids), batch.ids if unshifted else batch.targets)
 
-    run = fit(model, batches, loss, steps=n_steps, optimizer=adamw(model, lr), schedule=schedule, progress=False)
+    how = {"steps": n_steps, "optimizer": adamw(model, lr), "schedule": schedule, "progress": False}
+    run = fit(model, batches, loss, **how)
     return model.eval(), run.losses
 
 
 honest, honest_losses = briefly()
 parrot, parrot_losses = briefly(unshifted=True)
-print(f"loss after {n_steps} steps: {honest_losses[-1]:.2f} as it should be, {parrot_losses[-1]:.2f} without the shift")
+print(f"loss after {n_steps} steps: {honest_losses[-1]:.2f} as it should be")
+print(f"without the shift {parrot_losses[-1]:.2f}")
 written = generate(parrot, opening, max_new_tokens=12, temperature=0.0)[0]
 print("the parrot writes:", tokenizer.decode(written.tolist()))
 

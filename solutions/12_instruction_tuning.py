@@ -325,7 +325,8 @@ print(f"\n{request}\n{fill('... ' + go_on(tuned, render([('user', request)]), 20
 # from: tinytrans.adapters.lora.lora_linear
 
 # %%
-print(lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 2))
+A, B = torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]])
+print(lora_linear(torch.ones(2), torch.eye(2), A, B, 2))
 
 # %% [markdown]
 # **Exercises.** Count the numbers that train; and, when training is done, merge the correction into W: $(W + \frac{\alpha}{r} BA) x$ is the same vector at no extra cost.

@@ -52,7 +52,7 @@ from tinytrans.widgets import Explorer
 # %%
 quick = os.environ.get("TINYTRANS_QUICK") == "1"  # the same code with fewer steps, for tests
 device = pick()
-run = Run(quick=quick, device=device)  # tells the functions of tinytrans.recipes how much to do, and where
+run = Run(quick=quick, device=device)  # tells tinytrans.recipes how much to do, and where
 print(f"running on {device}{', in quick mode' if quick else ''}")
 
 # %% [markdown]
@@ -109,7 +109,8 @@ show(table)
 began = time.perf_counter()
 pairs = gather(sft, tokenizer, prompts(run, 16 if quick else 80), run)
 unseen = gather(sft, tokenizer, prompts(run, 16 if quick else 24, "validation"), run)
-print(f"{len(pairs)} pairs to learn from, {len(unseen)} to test on, in {time.perf_counter() - began:.0f} s")
+took = time.perf_counter() - began
+print(f"{len(pairs)} pairs to learn from, {len(unseen)} to test on, in {took:.0f} s")
 print(pairs[0].prompt, "\n  better:", pairs[0].chosen[-90:], "\n  worse: ", pairs[0].rejected[-90:])
 
 # %% [markdown]
