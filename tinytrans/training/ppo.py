@@ -65,8 +65,8 @@ def gae(
     """How much better than expected each token turned out: rewards, values -> advantages, returns (B, T).
 
     delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  return_t = A_t + V_t, what
-    the critic should have said. After an answer's last token nothing follows: V and A there are 0, whatever
-    the critic says about padding. Both are 0 outside the mask and carry no gradient.
+    the critic should have said. After an answer's last token nothing follows: V and A there are 0,
+    whatever the critic says about padding. Both are 0 outside the mask and carry no gradient.
     Source: Schulman et al. 2016, equations 11-16, arXiv 1506.02438.
 
     >>> gae(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([[True, True]]), lam=1.0)
