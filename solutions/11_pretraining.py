@@ -225,7 +225,7 @@ sizes = slopes.norm(dim=1).sort(descending=True).values
 print(f"the steepest row {sizes[0]:.0e}, the tenth {sizes[9]:.0e}, the middle one {sizes[V // 2]:.0e}")
 
 # %% [markdown]
-# The cure is to scale each weight's step by *its own* gradients. **Adam** (Kingma and Ba 2014) keeps two running means for every weight,
+# That is no valley for a single rate. The cure is to scale each weight's step by *its own* gradients. **Adam** (Kingma and Ba 2014) keeps two running means for every weight,
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2,$$
 #
