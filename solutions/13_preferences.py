@@ -620,9 +620,9 @@ show(table)
 # - L. Ouyang et al. (2022). Training language models to follow instructions with human feedback. arXiv 2203.02155.
 # - Y. Bai et al. (2022). Training a Helpful and Harmless Assistant with Reinforcement Learning from Human Feedback. arXiv 2204.05862.
 # - L. Gao, J. Schulman, J. Hilton (2022). Scaling Laws for Reward Model Overoptimization. arXiv 2210.10760.
-# - R. Rafailov et al. (2023). Direct Preference Optimization. arXiv 2305.18290.
+# - R. Rafailov et al. (2023). Direct Preference Optimization: Your Language Model is Secretly a Reward Model. arXiv 2305.18290.
 # - J. Hong, N. Lee, J. Thorne (2024). ORPO: Monolithic Preference Optimization without Reference Model. arXiv 2403.07691.
-# - Z. Shao et al. (2024). DeepSeekMath. arXiv 2402.03300 (GRPO).
+# - Z. Shao et al. (2024). DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models. arXiv 2402.03300 (GRPO).
 # - A. Pal et al. (2024). Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive. arXiv 2402.13228 (when both answers get less likely).
 # - Q. Yu et al. (2025). DAPO: An Open-Source LLM Reinforcement Learning System at Scale. arXiv 2503.14476.
 
