@@ -188,6 +188,20 @@ def test_law_names_the_place() -> None:
     assert "query 0" in lopsided.message
 
 
+def test_a_mistake_that_was_not_made_is_not_named() -> None:
+    """A wrong answer that would have failed elsewhere, too, gives no name to one that is right there."""
+    schedule = find("optim.warmup_cosine")
+
+    def rises_again(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
+        return schedule.reference(step, warmup, total, floor) if step <= total else 1.0
+
+    def and_ignores_the_floor(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
+        return rises_again(step, warmup, total)
+
+    assert judge(schedule, Here(rises_again), (1, 2)).mistake is None  # a whole cosine is 1 there, and wrong before it
+    assert judge(schedule, Here(and_ignores_the_floor), (1, 2)).mistake == "floor ignored"  # two mistakes: the first
+
+
 def test_partial_credit() -> None:
     """What holds earns its points: a softmax that forgets the empty row and half precision keeps the rest."""
     softmax = find("attention.masked_softmax")
