@@ -16,7 +16,7 @@
 # **Builds on** matrix products, the softmax, cross-entropy and embeddings (a vector for each word). **Leads to** 04, which drops the recurrence and keeps the attention.
 #
 # **Time** about 90 minutes: order 5, one cell 12, what fades 12, encoder and decoder 16, the bottleneck 12, looking back 18, what it brings 7, break it 5,
-# attention as one step 5. All cells together run for about two minutes on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work consists of many small
+# attention as one step 5. All cells together run for half a minute to two minutes on one CPU core, nearly all of it in sections 5 and 7. A GPU changes little: the work consists of many small
 # steps that wait for each other, and section 9 says what that means.
 #
 # **Letters** B sequences in a batch, S places of the source, T steps of the target, E width of an embedding, D width of a state, M width of what the encoder says about a place, A hidden width of
@@ -53,7 +53,7 @@ from tinytrans.widgets import look_around
 # %%
 quick = os.environ.get("TINYTRANS_QUICK") == "1"  # the same code with fewer steps, for tests
 device = pick()
-print(f"running on {device}{', in quick mode' if quick else ''}; {len(locales())} languages and regions to choose from")
+print(f"running on {device}{', in quick mode' if quick else ''}; {len(locales())} languages and regions")
 
 # %% [markdown]
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
@@ -70,9 +70,7 @@ days = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
 bags = Counter("".join(sorted(write(day))) for day in days)
 shared = sum(count for count in bags.values() if count > 1)
 print(f"{write(days[0])} ... {write(days[-1])}: {len(days)} days, {len(bags)} different bags of letters")
-print(
-    f"{shared / len(days):.0%} of the days share their bag with another one, at worst {max(bags.values())} days share one bag"
-)
+print(f"{shared / len(days):.0%} of the days share a bag, the largest holds {max(bags.values())} of them")
 
 # %% [markdown]
 # *May 12, 2034*, *May 21, 2043*, *May 23, 2014* ... For more than nine days out of ten the bag does not say which day it is. We need a vector that depends on the order.
@@ -85,7 +83,7 @@ print(
 #
 # $$h' = g_h(W_1 x + W_2 h), \qquad y = g_y(W_3 h').$$
 #
-# Two inputs, two outputs, and the *same* weights at every step. With $g_h = \tanh$ and a bias this is the network of Elman (1990). We leave the output for later (a decoder turns its state into logits, an encoder passes
+# Two inputs, two outputs, and the *same* weights at every step. With $g_h = \tanh$ and a bias this is what torch calls an Elman network, after Elman (1990). We leave the output for later (a decoder turns its state into logits, an encoder passes
 # the state on as it is). With the weights named after what they are multiplied by, the new state is
 #
 # $$h' = \tanh(W_x x + W_h h + b).$$
@@ -128,19 +126,22 @@ for text in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)):
 # %% [markdown]
 # ## 3. What fades (12 minutes)
 #
-# How much does the last state still depend on place $t$? By the chain rule the derivative of $h_T$ with respect to $h_t$ is a product with one factor for each step between them:
+# How much does the last state still depend on place $t$? By the chain rule the derivative of $h_T$ with respect to $h_t$ is a product with one factor for each step between them, the last step's leftmost:
 #
 # $$\frac{\partial h_T}{\partial h_t} = \prod_{k=t+1}^{T} \mathrm{diag}(1 - h_k^2)\, W_h .$$
 #
-# By hand, in the first row of the table: the step to $h_2$ has the factor $0.5 \cdot (1 - 0.36^2) = 0.43$, the step to $h_3$ the factor $0.5 \cdot (1 - 0.18^2) = 0.48$. Their product is 0.21. After ten such steps less than a thousandth is left.
+# By hand, in the first row of the table: the step to $h_2$ has the factor $0.5 \cdot (1 - 0.363^2) = 0.43$, the step to $h_3$ the factor $0.5 \cdot (1 - 0.18^2) = 0.48$. Their product is 0.21. After ten such steps less than a thousandth is left.
 # The gradient **vanishes**: from an error at the end of a text the cell cannot learn what it should have remembered from the beginning (Bengio et al. 1994). If the factors are above 1, the product **explodes** instead.
 #
 # The trouble is that the state goes through a matrix and a tanh at *every* step, even when it should simply be kept. So let us give the cell a way to keep it. A **gate** is a number between 0 and 1, computed from input and state, that says how
 # much gets through. The gated recurrent unit, **GRU** (Cho et al. 2014), has two for each number of the state:
 #
-# $$r = \sigma(W_r x + U_r h), \quad z = \sigma(W_z x + U_z h), \qquad n = \tanh(W_n x + b_n + r\,(U_n h + c_n)), \qquad h' = (1 - z)\, n + z\, h .$$
+# $$r = \sigma(W_r x + U_r h), \qquad z = \sigma(W_z x + U_z h),$$
 #
-# Here $n$ is the candidate, roughly what the plain cell would compute; the **reset** gate $r$ says how much of the old state the candidate may see; the **update** gate $z$ says how much of the old state simply *stays*. (The gates have biases as well; the formula leaves them out.)
+# $$n = \tanh(W_n x + b_n + r\,(U_n h + c_n)), \qquad h' = (1 - z)\, n + z\, h .$$
+#
+# Here $n$ is the candidate, roughly what the plain cell would compute, with the biases $b_n$ and $c_n$; the **reset** gate $r$ says how much of the old state the candidate may see; the **update** gate $z$ says how much of the old state simply *stays*. Gates multiply number by number. (They have biases as well; the formula leaves them out. And in the paper $r$ acts on $h$ before the product with $U_n$; the form above is that of torch and cuDNN, which
+# needs a single product with $h$.)
 #
 # By hand, one number: $h = 1$, candidate $n = -1$. With $z = 0.5$: $h' = 0.5 \cdot (-1) + 0.5 \cdot 1 = 0$. With $z = 0.99$: $h' = -0.01 + 0.99 = 0.98$, so the state is kept. And the gradient's direct way back through $z h$ has the factor $z$: after ten steps $0.99^{10} = 0.90$ is left, not a thousandth.
 #
@@ -163,7 +164,7 @@ for text in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)):
 
 # %%
 def felt(step, weights: list[Tensor], T: int = 60, D: int = 64) -> list[float]:
-    """How strong a gradient from the last state is when it reaches the state after each place; 1 at the last."""
+    """How strong a gradient from the last state is when it reaches each of the states; 1 at the last."""
     xs = torch.randn(T, 8, D, generator=torch.Generator().manual_seed(1))
     states = [torch.zeros(8, D)]
     for x in xs:
@@ -189,7 +190,7 @@ lines = {
     "gated, z near 1": felt(gru_step, keeping),
 }
 for name, sizes in lines.items():
-    print(f"{name}: {sizes[-11]:.1e} of the last gradient is left 10 steps earlier, {sizes[0]:.1e} at the beginning")
+    print(f"{name}: {sizes[-11]:.1e} of the gradient left 10 steps earlier, {sizes[0]:.1e} at the start")
 curves(
     {name: (range(1, 61), sizes) for name, sizes in lines.items()},
     title="What is left of a gradient from the end",
@@ -220,7 +221,7 @@ curves(
 #
 # > $s_0 = h_S$; for $t = 1 \dots T$: $s_t = \mathrm{cell}(e(\tilde w_{t-1}), s_{t-1})$, and logits of the word $\tilde w_t$ from $s_t$
 #
-# So one loop serves both; only the starting state differs. The texts of a batch differ in length: short ones are filled up with **padding**, which must not be read. By hand, with lengths 3 and 1:
+# So one loop serves both; only the starting state differs. And what passes between them, $h_S$, belongs to no language: encoders and decoders of many languages could share it, and not every pair would need a model of its own. The texts of a batch differ in length: short ones are filled up with **padding**, which must not be read. By hand, with lengths 3 and 1:
 #
 # | | place 0 | place 1 | place 2 | last state |
 # |---|---|---|---|---|
@@ -253,9 +254,8 @@ for S in (25, 50, 100, 200):
     yours, _ = unroll(xs, nothing, full, *weights)
     end = time.perf_counter()
     gap = (theirs - yours).abs().max().item()
-    print(
-        f"{S:3} places: nn.GRU {1e3 * (middle - begin):5.1f} ms, yours {1e3 * (end - middle):5.1f} ms, apart by {gap:.0e}"
-    )
+    times = f"nn.GRU {1e3 * (middle - begin):5.1f} ms, yours {1e3 * (end - middle):5.1f} ms"
+    print(f"{S:3} places: {times}, apart by {gap:.0e}")
 
 # %% [markdown]
 # The numbers agree, and for both the time grows with the length: step 100 waits for step 99. Fused kernels make a step cheaper, but they cannot make the steps independent.
@@ -304,9 +304,8 @@ def examples(n: int, split: str) -> list[tuple[str, str]]:
     pairs = []
     for i in range(n):
         first, second = dates[2 * i], dates[2 * i + 1]
-        pairs.append(
-            (f"{first.source} – {second.source}", f"{first.target}/{second.target}") if i % 2 else tuple(first)
-        )
+        span = f"{first.source} – {second.source}", f"{first.target}/{second.target}"
+        pairs.append(span if i % 2 else tuple(first))
     return pairs
 
 
@@ -322,13 +321,12 @@ START, STOP, V = 0, 1, len(signs)
 
 def padded(rows: list[list[int]], filler: int) -> Tensor:
     """Lists of numbers -> one tensor, the short ones filled up."""
-    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler).to(
-        device
-    )
+    tensors = [torch.tensor(row) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler).to(device)
 
 
 def numbered(pairs: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs -> source numbers (B, S), their lengths (B,), target numbers (B, T) with a stop behind each."""
+    """Pairs -> source numbers (B, S), lengths (B,), target numbers (B, T) with a stop behind each."""
     source = padded([[letters.index(char) for char in text] for text, _ in pairs], 0)
     lengths = torch.tensor([len(text) for text, _ in pairs]).to(device)
     return source, lengths, padded([[*map(signs.index, text), STOP] for _, text in pairs], STOP)
@@ -358,7 +356,8 @@ class Reader(nn.Module):
 
     def cell(self, width: int) -> nn.ParameterList:
         D = self.D
-        return nn.ParameterList(self.weight(*shape) for shape in ((3 * D, width), (3 * D, D), (3 * D,), (3 * D,)))
+        shapes = (3 * D, width), (3 * D, D), (3 * D,), (3 * D,)
+        return nn.ParameterList(self.weight(*shape) for shape in shapes)
 
     def read(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's state at every place (B, S, D), and its last state (B, D)."""
@@ -372,12 +371,13 @@ class Plain(Reader):
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         _, s = self.read(source, lengths)
         before = F.pad(target[:, :-1], (1, 0), value=START)  # moved to the right by one place
-        states, _ = unroll(self.signs(before), s, torch.full_like(lengths, target.shape[1]), *self.decoder)
+        full = torch.full_like(lengths, target.shape[1])
+        states, _ = unroll(self.signs(before), s, full, *self.decoder)
         return states @ self.head.T
 
     @torch.no_grad()
     def translate(self, source: Tensor, lengths: Tensor, n: int = 22) -> tuple[Tensor, None]:
-        """The likeliest sign at each step, n of them (B, n): here the model reads what it wrote itself."""
+        """The likeliest sign at each of n steps (B, n): here the model reads what it wrote itself."""
         _, s = self.read(source, lengths)
         token, written = torch.full_like(lengths, START), []
         for _ in range(n):
@@ -405,10 +405,10 @@ def text(ids: Tensor) -> str:
 
 
 def right(model: nn.Module) -> tuple[float, float]:
-    """The share of unseen single dates, and of unseen spans, that are translated without a single error."""
+    """The share of unseen single dates, and of unseen spans, that are translated without an error."""
     written, _ = model.translate(*numbered(unseen)[:2])
-    hits = torch.tensor([text(row) == target for row, (_, target) in zip(written, unseen, strict=True)]).float()
-    return hits[::2].mean().item(), hits[1::2].mean().item()
+    hits = [text(row) == target for row, (_, target) in zip(written, unseen, strict=True)]
+    return sum(hits[::2]) / len(hits[::2]), sum(hits[1::2]) / len(hits[1::2])
 
 
 steps, every = (10, 5) if quick else (300, 50)
@@ -437,7 +437,8 @@ def trained(
 torch.manual_seed(1)
 start = time.perf_counter()
 plain, plain_losses, plain_shares = trained(Plain())
-print(f"{sum(p.numel() for p in plain.parameters())} weights, {steps} steps in {time.perf_counter() - start:.0f} s")
+count, seconds = sum(p.numel() for p in plain.parameters()), time.perf_counter() - start
+print(f"{count} weights, {steps} steps in {seconds:.0f} s")
 print(f"single dates right: {plain_shares[-1][0]:.0%}, spans right: {plain_shares[-1][1]:.0%}")
 for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6])[:2])[0], strict=True):
     print(f"    {source}  →  {text(row)}{'' if text(row) == target else f'   (right: {target})'}")
@@ -448,7 +449,7 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
 #
 # ## 6. Looking back (18 minutes)
 #
-# You would not translate a span from memory either: you would look at the source again, each time at the part that you are about to write. The encoder has computed a state at *every* place, $h_1, \dots, h_S$; so far we threw away all but the last. Let us keep them, and let the
+# You would not translate a span from memory either: you would look at the source again, each time at the part that you are about to write. The encoder has computed a state at *every* place, $h_1, \dots, h_S$; so far we threw away all but the last. Let us keep them: each stands for its place in the light of all that came before it. And let the
 # decoder take from them what it needs before each step (Bahdanau et al. 2014).
 #
 # What does it need? That depends on what it has written so far, which its state $s_{t-1}$ knows. So we want a number for each place that says how well it fits: $\mathrm{sim}(s_{t-1}, h_i)$. What fits what has to be learned, so let a small network decide: a fully connected one with one hidden layer that reads
@@ -456,7 +457,7 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
 #
 # $$\mathrm{sim}(s, h_i) = v \cdot \tanh(W_q s + W_k h_i).$$
 #
-# It is called **additive** for the plus sign. By hand, with one number each, $W_q = W_k = 1$, $v = 2$, the state $s = 1$ and two places $h = (2, -1)$: the scores are $2 \tanh(3) = 1.99$ and $2 \tanh(0) = 0$.
+# It is called **additive** for the plus sign. The vector that asks, $s$, is the **query**; those that are compared with it, $h_1 \dots h_S$, are the **keys**. By hand, with one number each, $W_q = W_k = 1$, $v = 2$, the state $s = 1$ and two places $h = (2, -1)$: the scores are $2 \tanh(3) = 1.99$ and $2 \tanh(0) = 0$.
 #
 # The tanh is not decoration. Without it the score would be $v \cdot W_q s + v \cdot W_k h_i$: the state adds the same number at all places, and the softmax that follows cancels it.
 
@@ -471,14 +472,14 @@ for (source, target), row in zip(unseen[:6], plain.translate(*numbered(unseen[:6
 # from: tinytrans.nn.recurrent.additive_scores
 
 # %% [markdown]
-# Scores become **shares** by the softmax, and the shares mix what the encoder said into one vector, the **context**:
+# Scores become **shares** by the softmax, and the shares mix the **values**, which here are the $h_i$ once more, into one vector, the **context**:
 #
 # $$\alpha_i = \frac{\exp \mathrm{sim}(s_{t-1}, h_i)}{\sum_j \exp \mathrm{sim}(s_{t-1}, h_j)}, \qquad c_t = \sum_i \alpha_i h_i .$$
 #
 # By hand, on with the example: $e^{1.99} = 7.32$ and $e^0 = 1$ give the shares 0.88 and 0.12, and the context $0.88 \cdot 2 + 0.12 \cdot (-1) = 1.64$. It is a weighted mean, so gradients reach all places, the scores and the state that asked: *where to look* is learned together with everything else, and nobody ever
 # tells the model which place is the right one.
 #
-# Padding must get no share. If you zero its weight after the softmax, the others no longer sum to 1; a score of 0 does not help either, because $e^0 = 1$. Give it the score $-\infty$ before the softmax: $e^{-\infty} = 0$.
+# Padding must get no share. If you zero its weight after the softmax, the others no longer sum to 1; a score of 0 does not help either, because $e^0 = 1$. Give it the score $-\infty$ before the softmax: $e^{-\infty} = 0$. Which places are real is told by a **mask**, True where one may look.
 
 # %% [markdown]
 # **Exercise.** Shares and context.
@@ -545,17 +546,19 @@ class Looking(Reader):
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         memory, s = self.read(source, lengths)
         mask = torch.arange(source.shape[1], device=source.device) < lengths[:, None]
-        return told(target, START, self.signs.weight, s, memory, mask, self.look, self.decoder, self.head)[0]
+        weights = self.look, self.decoder, self.head
+        return told(target, START, self.signs.weight, s, memory, mask, *weights)[0]
 
     @torch.no_grad()
-    def translate(self, source: Tensor, lengths: Tensor, n: int = 22, hide: bool = True) -> tuple[Tensor, Tensor]:
+    def translate(self, source: Tensor, lengths: Tensor, n=22, hide=True) -> tuple[Tensor, Tensor]:
         """The likeliest sign at each step (B, n), and where each step has looked (B, n, S)."""
         memory, s = self.read(source, lengths)
         real = torch.arange(source.shape[1], device=source.device) < lengths[:, None]
         mask = real if hide else torch.ones_like(real)
         token, written, looks = torch.full_like(lengths, START), [], []
         for _ in range(n):
-            s, context, weights = attentive_step(self.signs(token), s, memory, mask, self.look, self.decoder)
+            x = self.signs(token)
+            s, context, weights = attentive_step(x, s, memory, mask, self.look, self.decoder)
             token = (torch.cat((s, context), dim=-1) @ self.head.T).argmax(dim=-1)
             written.append(token)
             looks.append(weights)
@@ -565,7 +568,8 @@ class Looking(Reader):
 torch.manual_seed(1)
 start = time.perf_counter()
 looking, looking_losses, looking_shares = trained(Looking())
-print(f"{sum(p.numel() for p in looking.parameters())} weights, {steps} steps in {time.perf_counter() - start:.0f} s")
+count, seconds = sum(p.numel() for p in looking.parameters()), time.perf_counter() - start
+print(f"{count} weights, {steps} steps in {seconds:.0f} s")
 for name, shares in (("without attention", plain_shares), ("with attention", looking_shares)):
     print(f"{name:18} single dates right: {shares[-1][0]:4.0%}, spans right: {shares[-1][1]:4.0%}")
 
@@ -589,11 +593,12 @@ curves(
 shown = max(unseen[::2], key=lambda pair: len(pair[0]) if len(pair[0]) <= 40 else 0)
 written, looks = looking.translate(*numbered([shown])[:2], n=10)
 print(f"{shown[0]}  →  {text(written[0])}")
-look_around(looks[0], list(text(written[0])[:10].ljust(10)), list(shown[0]), title="who looks where")
+read = list(shown[0].replace(" ", "␣"))  # a space that can be seen
+look_around(looks[0], list(text(written[0])[:10].ljust(10)), read, title="who looks where")
 
 # %% [markdown]
 # The heat map is the alignment of the two texts: it shows which letters the model was looking at when it wrote a character. Two things are worth a second look. The order differs: ISO begins with the year, and most languages end with it. And where the model writes a digit of the day or
-# of the year, the bright spots are sharp: it looks at that very digit. For the month it looks at letters of its name.
+# of the year, the bright spots are sharp: at that very digit, or just behind it, where the encoder's state has read it as well. For the month it looks at letters of its name.
 #
 # Is this how the model *decides*? Careful: the weights say what was mixed, not what it was used for. But we can test whether the look is needed at all:
 
@@ -630,7 +635,8 @@ class Copying(Plain):
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         _, s = self.read(source, lengths)
-        states, _ = unroll(self.signs(target), s, torch.full_like(lengths, target.shape[1]), *self.decoder)
+        full = torch.full_like(lengths, target.shape[1])
+        states, _ = unroll(self.signs(target), s, full, *self.decoder)
         return states @ self.head.T
 
 
@@ -645,7 +651,7 @@ for name, model, its_loss in (("no shift", Copying(), loss), ("no stop", Plain()
     model, losses, _ = trained(model, its_loss, short)
     written, _ = model.translate(*numbered(unseen)[:2], n=40)
     ended = (written == STOP).any(dim=1).float().mean()
-    print(f"{name}: loss {sum(losses[-10:]) / 10:.3f}; {ended:.0%} of its translations end within 40 signs")
+    print(f"{name}: loss {sum(losses[-10:]) / 10:.3f}; {ended:.0%} of its translations end in 40 signs")
     print(f"    {unseen[0][0]}  →  {''.join(signs[i] for i in written[0])}")
 print(f"trained properly, after as many steps: loss {sum(plain_losses[short - 10 : short]) / 10:.3f}")
 
@@ -655,7 +661,7 @@ print(f"trained properly, after as many steps: loss {sum(plain_losses[short - 10
 #
 # ## 9. Attention as one step (5 minutes)
 #
-# Strip the look back of everything that is about dates, and one operation remains. It takes a **query** $q$ (who asks), **keys** $K$, one row for each place (what the query is compared with), and **values** $V$, one row for each place (what is mixed):
+# Strip the look back of everything that is about dates, and one operation remains. It takes a query $q$, keys $K$ and values $V$, one row for each place:
 #
 # $$m = K q, \qquad \alpha = \mathrm{softmax}(m), \qquad c = V^\top \alpha .$$
 #
@@ -666,8 +672,8 @@ print(f"trained properly, after as many steps: loss {sum(plain_losses[short - 10
 # Now look at how information travels from word to word. There are two ways: the recurrence, from step to step, and attention, directly from any place. The recurrence is what made us wait in section 4, and what made gradients fade in section 3. Attention has neither fault: every place is one step away, and
 # the queries of all steps could be asked at once if they did not depend on each other through the state. So drop the recurrence, and let the words themselves ask. That is lesson 04.
 #
-# Does that train faster? It takes more arithmetic: every place is compared with every place, $T^2$ scores, where a cell takes $T$ steps. But all of it can run at once. On a GPU that makes attention the faster one for most lengths. On a CPU it need not be: there a good kernel for a whole recurrent layer keeps up, and only a loop of single
-# steps such as ours is slow. Lesson 04 measures it.
+# Does that train faster? It takes more arithmetic: every place is compared with every place, $T^2$ scores, where a cell takes $T$ steps. But all of it can run at once. On a GPU, which has work for thousands of units at a time, that decides for attention at the usual lengths (Vaswani et al. 2017, section 4). On a CPU it need not: there a good kernel for a whole recurrent layer keeps up, and only a loop of single
+# steps such as ours falls behind. Lesson 04 measures it.
 
 # %% question="recurrent.encoder_or_rnn"
 
@@ -707,4 +713,5 @@ print(f"trained properly, after as many steps: loss {sum(plain_losses[short - 10
 # - I. Sutskever, O. Vinyals, Q. V. Le (2014). Sequence to Sequence Learning with Neural Networks. arXiv 1409.3215.
 # - D. Bahdanau, K. Cho, Y. Bengio (2014). Neural Machine Translation by Jointly Learning to Align and Translate. arXiv 1409.0473.
 # - S. Bengio, O. Vinyals, N. Jaitly, N. Shazeer (2015). Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks. arXiv 1506.03099 (what to do about reading one's own errors).
-# - S. Jain, B. C. Wallace (2019). Attention is not Explanation. arXiv 1902.10186.
+# - A. Vaswani et al. (2017). Attention Is All You Need. arXiv 1706.03762 (section 4: why without recurrence).
+# - S. Jain, B. C. Wallace (2019). Attention is not Explanation. arXiv 1902.10186 (what a heat map does not prove).

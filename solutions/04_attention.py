@@ -16,10 +16,11 @@
 # gives you the problem that it ends with. **Leads to** 05 (many heads) and 07 (the block around attention).
 #
 # **Time** about 90 minutes: the bottleneck 5, one query 15, all queries 15, weights 15, a sequence looking at itself 10, the future 15,
-# padding and windows 10, cross-attention 5, cost 5. All cells together run for one to two minutes on one CPU core. A GPU changes
+# padding and windows 10, cross-attention 5, cost 5. All cells together run for half a minute to two minutes on one CPU core. A GPU changes
 # nothing but the speed of section 6 and the numbers in section 9.
 #
-# **Letters** B sequences in a batch, T queries, S keys, D width of a token, K width of queries and keys, $d_v$ width of values, H heads.
+# **Letters** B sequences in a batch, T queries, S keys, D width of a token, K width of queries and keys (the matrix of all keys is a bold
+# $\mathbf K$), $d_v$ width of values, H heads.
 
 # %% tags=["setup"]
 import math
@@ -35,6 +36,7 @@ torch.set_num_threads(1)  # tensors as small as ours gain nothing from a second 
 # %% tags=["tools"]
 import os
 import re
+import textwrap
 import time
 
 from graders.check import check
@@ -115,9 +117,9 @@ curves(
 # have here is a *soft* dictionary: every value is returned, each to the extent that its key fits. No step is a yes-or-no choice, so gradients flow
 # through all of it, and the vectors can *learn* to find each other. Hence the names: $q$ is the **query**, $k_s$ the **key**, $v_s$ the **value**, and
 #
-# $$\mathrm{attention}(q, K, V) = \sum_s \alpha_s v_s, \qquad \alpha_s = \frac{\exp(q \cdot k_s / \sqrt K)}{\sum_j \exp(q \cdot k_j / \sqrt K)} .$$
+# $$\mathrm{attention}(q, \mathbf K, V) = \sum_s \alpha_s v_s, \qquad \alpha_s = \frac{\exp(q \cdot k_s / \sqrt K)}{\sum_j \exp(q \cdot k_j / \sqrt K)} .$$
 #
-# In lesson 03 the fit of two vectors came from a small network, $\mathrm{sim}(x, y) = \mathrm{FC}(x, y)$ (Bahdanau et al. 2015). A dot product has
+# In lesson 03 the fit of two vectors came from a small network, $\mathrm{sim}(x, y) = \mathrm{FC}(x, y)$ (Bahdanau et al. 2014). A dot product has
 # no weights of its own. They come back in section 5, as the matrices that make queries and keys.
 
 # %% [markdown]
@@ -157,7 +159,8 @@ print(attend_one(it, keys, values))
 widths = [4, 16, 64, 256, 1024]
 for K in widths:
     products = (torch.randn(4000, K) * torch.randn(4000, K)).sum(dim=-1)
-    print(f"K = {K:4}: standard deviation of q·k {products.std():6.2f}, divided by √K {(products / K**0.5).std():.2f}")
+    spread = products.std()
+    print(f"K = {K:4}: standard deviation of q·k {spread:6.2f}, divided by √K {spread / K**0.5:.2f}")
 
 # %% [markdown]
 # Why should large scores do harm? Because of the softmax. If one score leads by 20, it takes all the weight, and then small changes of the scores
@@ -170,7 +173,7 @@ for K in widths:
 
 # %%
 def saturation(K: int, scale: float, S: int = 16, trials: int = 500) -> tuple[float, float]:
-    """How spread the weights are (entropy / ln S) and how strong the gradient is, for random queries and keys of width K."""
+    """For random queries and keys: how spread the weights (entropy / ln S), how strong the gradient."""
     scores = (torch.randn(trials, S, K) @ torch.randn(trials, K, 1)).squeeze(-1) * scale  # (trials, S)
     scores.requires_grad_()
     weights = scores.softmax(dim=-1)
@@ -226,14 +229,14 @@ print(f"K = 1024: gradient norm {scaled[-1][1]:.3f} scaled, {unscaled[-1][1]:.3f
 # Each row of scores becomes a row of weights. Some places must stay out of it: words that come later (section 6), padding (section 7). A
 # **mask** says where one may look: bool, True = may look.
 #
-# How do you keep a key out of a softmax? By hand, with the scores 2, 0 and 1, the last one hidden:
+# How do you keep a key out of a softmax? By hand, with the scores 2, 1 and 3, the last one hidden:
 #
 # | | weights | sum of what is visible |
 # |---|---|---|
-# | no mask | 0.67, 0.09, 0.24 | – |
-# | weight set to 0 afterwards | 0.67, 0.09, 0 | 0.76, and the missing 0.24 depends on the hidden key |
-# | score set to 0 | 0.79, 0.11, 0.11 | 0.89, for exp(0) = 1 is not nothing |
-# | score set to $-\infty$ | **0.88, 0.12, 0** | **1**, for exp(-∞) = 0 |
+# | no mask | 0.24, 0.09, 0.67 | – |
+# | weight set to 0 afterwards | 0.24, 0.09, 0 | 0.33, and the missing 0.67 depends on the hidden key |
+# | score set to 0 | 0.67, 0.24, 0.09 | 0.91, for exp(0) = 1 is not nothing |
+# | score set to $-\infty$ | **0.73, 0.27, 0** | **1**, for exp(-∞) = 0 |
 #
 # There are two traps. The first: exp(89) no longer fits into a 32-bit float. Subtracting the row's largest visible score from the whole row changes
 # no weight (numerator and denominator shrink alike) and leaves nothing above exp(0) = 1. The second: a row with *every* key hidden is 0 / 0 = NaN,
@@ -287,6 +290,8 @@ print(f"largest difference {(looped - at_once).abs().max():.1e}")
 print(f"512 queries: loop {1e3 * (middle - start):.1f} ms, matrices {1e3 * (end - middle):.1f} ms")
 
 # %% [markdown]
+# The same numbers, sooner: the loop asks 512 times, the product once.
+#
 # ## 5. A sequence looks at itself (10 minutes)
 #
 # Where do queries, keys and values come from? In **self-attention** all three from the same sequence $x$. The simplest way is to take the tokens
@@ -341,8 +346,9 @@ print(
 # %% [markdown]
 # ## 6. The future (15 minutes)
 #
-# A language model learns to predict the next token at *every* position at once: after *once*, *upon*; after *once upon*, *a*. That is the great advantage over
-# the recurrent network: all T predictions of a text come from one pass. But the answer to position $t$, token $t + 1$, stands right there in the
+# A language model learns to predict the next token at *every* position at once: after *once*, *upon*; after *once upon*, *a*. In training that is the great
+# advantage over the recurrent network: all T predictions of a text are made side by side, none waits for the one before. (When the model
+# *writes*, each word does have to wait for the last one; lesson 10.) But the answer to position $t$, token $t + 1$, stands right there in the
 # input, and self-attention sees it. This is **label leakage**. The model need not learn any language; it only has to look one place to the right.
 #
 # The cure is a mask: a query sees itself and what comes before it. With three tokens:
@@ -394,19 +400,17 @@ def numbered(texts: list[list[str]]) -> Tensor:
 
 train, test = numbered(stories).to(device), numbered(unseen).to(device)
 print(f"{len(train)} stories to train on, {len(test)} unseen ones, {len(words)} different words")
-print(" ".join(stories[0][:30]))
+print(textwrap.fill(" ".join(stories[0][:30]), 96))
 
 
 # %% tags=["measured"]
 class Reader(nn.Module):
-    """Word numbers (B, T) -> logits of the next word (B, T, V): embeddings, two rounds of self-attention, a linear layer."""
+    """Word numbers (B, T) -> logits of the next word (B, T, V), by two rounds of self-attention."""
 
     def __init__(self, V: int, T: int, D: int = 64, rounds: int = 2) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(V, D), nn.Embedding(T, D)
-        self.looks = nn.ParameterList(
-            nn.Parameter(torch.randn(3, D, D) / D**0.5) for _ in range(rounds)
-        )  # W_Q, W_K, W_V
+        self.looks = nn.ParameterList(torch.randn(3, D, D) / D**0.5 for _ in range(rounds))  # Q, K, V
         self.norms = nn.ModuleList(nn.LayerNorm(D) for _ in range(rounds + 1))
         self.head = nn.Linear(D, V)
 
@@ -437,9 +441,8 @@ def trained(mask: Tensor | None, steps: int = 60 if quick else 400) -> tuple[Rea
 
 honest, honest_losses = trained(causal(T, device=device))
 cheat, cheat_losses = trained(None)
-print(
-    f"loss over the last 20 steps: {sum(honest_losses[-20:]) / 20:.2f} with the mask, {sum(cheat_losses[-20:]) / 20:.2f} without"
-)
+with_mask, without = (sum(losses[-20:]) / 20 for losses in (honest_losses, cheat_losses))
+print(f"loss over the last 20 steps: {with_mask:.2f} with the mask, {without:.2f} without")
 curves(
     {
         name: (range(1, len(run) + 1), run)
@@ -458,7 +461,7 @@ curves(
 # %% tags=["measured"]
 @torch.no_grad()
 def next_word_accuracy(model: Reader, masked: bool) -> float:
-    """How often the likeliest next word after the first n words of an unseen story is the true one, over all n >= 4."""
+    """How often the likeliest word after the first n of an unseen story is the true one, for n >= 4."""
     hits = []
     for n in range(4, T):
         mask = causal(n, device=device) if masked else None
@@ -477,9 +480,8 @@ def write(model: Reader, masked: bool, start: Tensor, n: int = 26) -> str:
 
 
 for name, model, masked in (("with the mask", honest, True), ("without", cheat, False)):
-    print(
-        f"{name}: {next_word_accuracy(model, masked):.0%} of next words right\n    {write(model, masked, test[0, :4])}\n"
-    )
+    print(f"{name}: {next_word_accuracy(model, masked):.0%} of next words right")
+    print(textwrap.indent(textwrap.fill(write(model, masked, test[0, :4]), 92), "    "))
 
 # %% [markdown]
 # The cheat has learned to copy from the right. When there is nothing to its right, it is helpless. Remember the picture: **a loss that is too good is the most
@@ -505,7 +507,7 @@ for name, model, mask in (("with the mask", honest, causal(T, device=device)), (
 # %%
 @torch.no_grad()
 def rounds_of(model: Reader, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Word numbers (B, T) -> for each round its attention matrices (B, T, T), and what it hands to each word (B, T, D)."""
+    """Word numbers (B, T) -> for each round its weights (B, T, T) and what it hands on (B, T, D)."""
     x = model.words(ids) + model.places.weight[: ids.shape[1]]
     mask, found = causal(ids.shape[1], device=device), []
     for (w_q, w_k, w_v), norm in zip(model.looks, model.norms, strict=False):
@@ -526,17 +528,14 @@ look_around(weights[0], [words[i] for i in test[0, :shown]], title="first round,
 # different ones (*in the*, *was the*). A cosine of 1 means the same direction.
 
 # %%
-the = (test[:, 1:T] == number["the"]).nonzero() + torch.tensor(
-    [0, 1], device=device
-)  # (places, 2): story and position, none at 0
-before = test[the[:, 0], the[:, 1] - 1]
-alike, pairs = before[:, None] == before[None, :], ~torch.eye(len(the), dtype=torch.bool, device=device)
+story, place = (test[:, 1:T] == number["the"]).nonzero(as_tuple=True)  # those that have a word before
+before = test[story, place]  # the place of `the` itself is one further
+alike, pairs = before[:, None] == before[None, :], ~torch.eye(len(place), dtype=torch.bool, device=device)
 for n, (_, handed) in enumerate(rounds_of(honest, test[:, :T]), start=1):
-    directions = F.normalize(handed[the[:, 0], the[:, 1]], dim=-1)
+    directions = F.normalize(handed[story, place + 1], dim=-1)
     cosine = directions @ directions.T
-    print(
-        f"round {n}, {len(the)} places: {cosine[alike & pairs].mean():.2f} after the same word, {cosine[~alike].mean():.2f} after different words"
-    )
+    same, other = cosine[alike & pairs].mean(), cosine[~alike].mean()
+    print(f"round {n}, {len(place)} places: {same:.2f} after the same word, {other:.2f} after others")
 
 # %% [markdown]
 # After training, one word has become many: what attention adds to *the* is much alike after the same word (in our run the second round's cosine is 0.74), and nearly unrelated after different ones (0.11).
@@ -553,7 +552,7 @@ for n, (_, handed) in enumerate(rounds_of(honest, test[:, :T]), start=1):
 # ## 7. Padding, windows, and masks together (10 minutes)
 #
 # Sequences of a batch differ in length, so short ones are filled up with padding. Nobody should look at padding: it is a mask on **keys**, the last
-# axis. Lengths 2 and 3 in a batch of width 3 give the rows `True True False` and `True True True`. All queries of a sequence see the same keys, so the
+# axis. Lengths 2 and 3 in a batch of width 3 give the rows `1 1 0` and `1 1 1`, with 1 for True. All queries of a sequence see the same keys, so the
 # mask has the shape (B, 1, S): the 1 stretches over any number of queries.
 #
 # When does it matter? If padding stands *behind* the text and the mask is causal, no real token can see it anyway. It does matter in an encoder, which sees
@@ -577,11 +576,12 @@ x = torch.randn(1, 3, 8)
 filled = torch.cat([x, torch.randn(1, 2, 8)], dim=1)  # whatever stands there
 alone = self_attend(x, *matrices)
 for name, mask in (("with the mask", padding(torch.tensor([3]), 5)), ("without", None)):
-    print(f"{name}: vectors differ by up to {(self_attend(filled, *matrices, mask)[:, :3] - alone).abs().max():.2g}")
+    gap = (self_attend(filled, *matrices, mask)[:, :3] - alone).abs().max()
+    print(f"{name}: vectors differ by up to {gap:.2g}")
 
 # %% [markdown]
 # **A sliding window** lets each query see only itself and the width - 1 positions before it. Then the cost of a text grows with T times the width and no longer with T².
-# (In an encoder the window reaches to both sides, say 15 words to the left and 15 to the right.) Is the far past lost? Not quite, because layers are stacked: what position 0 told position 2 in the first layer, position 2 can tell position 4 in the second.
+# (In an encoder the window reaches to both sides, say 15 words to the left and 15 to the right.) Is the far past lost? Not quite, because layers are stacked: with a width of 3, what position 0 told position 2 in the first layer, position 2 can tell position 4 in the second.
 #
 # **Exercises.** The window, and all three together.
 #
@@ -607,7 +607,7 @@ heat_maps(
 )
 
 # %% [markdown]
-# Two layers with a window of 3 reach 5 positions; in general L layers of width w reach $L (w - 1) + 1$. Look at the last rows of the rightmost mask, too: they belong
+# Two layers with a window of 3 reach 5 positions; in general L layers of width w reach $L (w - 1) + 1$. Look at the last rows of the decoder's mask, too: they belong
 # to padding, and look at real tokens only.
 #
 # ## 8. One sequence looks at another (5 minutes)
@@ -638,10 +638,10 @@ heat_maps(
 # %%
 article, noun, colour = torch.eye(3)
 french, english = torch.stack([article, noun, colour]), torch.stack([article, colour, noun])
+louder = 10 * torch.eye(3)
+mixed = cross_attend(french, english, louder, louder, torch.eye(3))  # (3 words, article noun colour)
 heat_map(
-    cross_attend(french, english, 10 * torch.eye(3), 10 * torch.eye(3), torch.eye(3))[
-        :, [0, 2, 1]
-    ],  # values are one-hot: what comes out are the weights
+    mixed[:, [0, 2, 1]],  # values are one-hot, so what comes out are the weights, here in English order
     ["la", "maison", "rouge"],
     ["the", "red", "house"],
     title="who asks whom",
@@ -696,7 +696,8 @@ attention_times = [seconds(lambda x=x: attend(x, x, x)) for x in texts.values()]
 rnn_times = [seconds(lambda x=x: rnn(x)) for x in texts.values()]
 for span, a, r in zip(spans, attention_times, rnn_times, strict=True):
     flops = attention_flops(span, span, 64, 64)
-    print(f"T = {span:4}: attention {1e3 * a:7.2f} ms ({flops / a / 1e9:5.1f} GFLOP/s), RNN {1e3 * r:7.2f} ms")
+    rate = flops / a / 1e9
+    print(f"T = {span:4}: attention {1e3 * a:7.2f} ms ({rate:5.1f} GFLOP/s), RNN {1e3 * r:7.2f} ms")
 curves(
     {
         "attention": (spans, [1e3 * t for t in attention_times]),
@@ -712,7 +713,7 @@ curves(
 # %% [markdown]
 # With both axes logarithmic, T² is a line twice as steep as T. Where the line of attention bends upwards, its matrix has outgrown the processor's cache: from there on
 # memory sets the pace, and the GFLOP/s fall. Attention does more arithmetic, and on a long text it pays for that. But all of its arithmetic can run
-# at once, while the RNN takes T steps that wait for each other. On a GPU that settles the matter for most lengths that one trains on: more operations, less time. On a
+# at once, while the RNN takes T steps that wait for each other. On a GPU that settles the matter at the usual lengths: more operations, less time (Vaswani et al. 2017, section 4). On a
 # CPU you may see the lines cross. The T² itself has been attacked, too: windows (section 7) reduce it, and kernels that work tile by tile never store the matrix (Dao et al. 2022).
 #
 # ## 10. What to watch out for
@@ -750,7 +751,7 @@ curves(
 #
 # ## References
 #
-# - D. Bahdanau, K. Cho, Y. Bengio (2015). Neural Machine Translation by Jointly Learning to Align and Translate. arXiv 1409.0473.
+# - D. Bahdanau, K. Cho, Y. Bengio (2014). Neural Machine Translation by Jointly Learning to Align and Translate. arXiv 1409.0473.
 # - A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, Ł. Kaiser, I. Polosukhin (2017). Attention Is All You Need. arXiv 1706.03762.
 # - I. Beltagy, M. E. Peters, A. Cohan (2020). Longformer: The Long-Document Transformer. arXiv 2004.05150 (the sliding window).
 # - A. Q. Jiang et al. (2023). Mistral 7B. arXiv 2310.06825 (windows in a decoder, and how layers extend them).

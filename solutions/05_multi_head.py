@@ -17,7 +17,7 @@
 # block around this layer) and 10 (the cache, which is why keys and values are shared).
 #
 # **Time** about 90 minutes: two questions, one softmax 10, cutting the width 15, a softmax per head 10, the whole layer 15, how many heads 5,
-# counting 5, a look inside 15, break it 5, sharing 10. All cells together run for one to two minutes on one CPU core. A GPU changes nothing that matters: the models are tiny.
+# counting 5, a look inside 15, break it 5, sharing 10. All cells together run for half a minute to two minutes on one CPU core. A GPU changes nothing that matters: the models are tiny.
 #
 # **Letters** B sequences in a batch, T queries, S keys, D width of a token (the papers' $d$), H heads (the papers' $h$), K = D / H width of a head,
 # G heads of keys and values.
@@ -88,12 +88,12 @@ TAGS, DIGITS, ITEMS = 12, 10, 8
 
 
 class Finder(nn.Module):
-    """Tags and digits (B, 8), two tags asked for (B, 2) -> logits of their digits (B, 2, 10), through one attention layer."""
+    """Tags and digits (B, 8), two tags asked for (B, 2) -> logits of their digits (B, 2, 10)."""
 
     def __init__(self, look: Callable[..., Tensor], D: int = 32) -> None:
         super().__init__()
         self.look = look  # (query, key, value, w_q, w_k, w_v, w_o) -> (B, 1, D)
-        self.first, self.second = nn.Embedding(TAGS, D), nn.Embedding(TAGS, D)  # "the first question is about tag ..."
+        self.first, self.second = nn.Embedding(TAGS, D), nn.Embedding(TAGS, D)  # which tag is asked for
         self.tags, self.digits = nn.Embedding(TAGS, D), nn.Embedding(DIGITS, D)
         self.matrices = nn.Parameter(torch.randn(4, D, D) / D**0.5)  # W_Q, W_K, W_V, W_O
         self.read = nn.Linear(D, 2 * DIGITS)
@@ -105,7 +105,7 @@ class Finder(nn.Module):
 
 
 def texts(step: int, B: int = 128) -> tuple[Tensor, ...]:
-    """Tags (B, 8), digits (B, 8), the two tags asked for (B, 2) and their digits (B, 2): the same for the same step."""
+    """Tags and digits (B, 8), two tags asked for and their digits (B, 2): the same for the same step."""
     chance = torch.Generator().manual_seed(step)
     tags = torch.rand(B, TAGS, generator=chance).argsort(dim=-1)[:, :ITEMS]
     digits = torch.randint(DIGITS, (B, ITEMS), generator=chance)
@@ -134,8 +134,9 @@ def found(model: Finder) -> tuple[float, float]:
     return right.float().mean().item(), right.all(dim=-1).float().mean().item()
 
 
-def one_head(query: Tensor, key: Tensor, value: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor) -> Tensor:
+def one_head(query: Tensor, key: Tensor, value: Tensor, *matrices: Tensor) -> Tensor:
     """Lesson 04's attention: one softmax over the full width."""
+    w_q, w_k, w_v, w_o = matrices
     return attend(query @ w_q, key @ w_k, value @ w_v) @ w_o
 
 
@@ -149,11 +150,11 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 #
 # ## 2. Cutting the width (15 minutes)
 #
-# So let us look $H$ times. Each **head** $i$ gets its own matrices and does by itself what lesson 04 did:
+# So let us look $h$ times. Each **head** $i$ gets its own matrices and does by itself what lesson 04 did:
 #
 # $$\mathrm{head}_i = \mathrm{softmax}\!\left(\frac{Q_i K_i^\top}{\sqrt{d/h}}\right) V_i, \qquad Q_i = X W_Q^i, \quad K_i = X W_K^i, \quad V_i = X W_V^i .$$
 #
-# (A mask hides keys in every head alike; papers write it as $+ M$ under the softmax, with $M$ = 0 or $-\infty$.) If each head were as wide as the model, $h$ heads would cost $h$ times as much. So they divide the width among themselves: $W_Q^i, W_K^i, W_V^i$ have the shape $(d, d/h)$ where the single head's had
+# (A mask hides keys in every head alike; papers write it as $+ M$ inside the softmax, with $M$ = 0 or $-\infty$.) If each head were as wide as the model, $h$ heads would cost $h$ times as much. So they divide the width among themselves: $W_Q^i, W_K^i, W_V^i$ have the shape $(d, d/h)$ where the single head's had
 # $(d, d)$. Note what is *not* cut: each head reads all $d$ numbers of a token, and makes its own $d/h$ out of them. What the heads have found, $h$ vectors of width $d/h$, is **concatenated**, which
 # gives the width $d$ again, and multiplied by a last matrix $W_O$, in which the findings of different heads meet:
 #
@@ -237,8 +238,8 @@ print(f"one head: {single[0]:.1%} of the digits right, both right in {single[1]:
 #
 # | | score red | score blue | weights | digit found |
 # |---|---|---|---|---|
-# | head 0 | 7.07 | 0 | 0.999, 0.001 | 3.003 |
-# | head 1 | 0 | 7.07 | 0.001, 0.999 | 6.997 |
+# | head 0 | 7.07 | 0 | 0.9992, 0.0008 | 3.003 |
+# | head 1 | 0 | 7.07 | 0.0008, 0.9992 | 6.997 |
 #
 # Concatenated: $(3.003, 0 \mid 6.997, 0)$. Both digits, each in its place.
 #
@@ -284,9 +285,9 @@ for H in (2, 1):
 theirs = nn.MultiheadAttention(embed_dim=24, num_heads=4, batch_first=True)
 with torch.no_grad():
     theirs.in_proj_bias.normal_()  # they start at 0, which would prove little
-matrices = torch.cat([theirs.in_proj_weight, theirs.in_proj_bias.unsqueeze(1)], dim=1).T.chunk(
-    3, dim=1
-)  # (25, 24) each
+stacked = torch.cat([theirs.in_proj_weight, theirs.in_proj_bias.unsqueeze(1)], dim=1)  # (72, 25)
+w_q, w_k, w_v = stacked.T.chunk(3, dim=1)  # (25, 24) each
+w_o, bias = theirs.out_proj.weight.T, theirs.out_proj.bias
 x, memory = torch.randn(2, 5, 24), torch.randn(2, 7, 24)
 visible = torch.rand(5, 7) < 0.7
 visible[:, 0] = True
@@ -298,12 +299,11 @@ def with_one(inputs: Tensor) -> Tensor:
 
 
 asked, told = with_one(x), with_one(memory)
-mine = multi_head_attention(asked, told, told, *matrices, theirs.out_proj.weight.T, 4, visible) + theirs.out_proj.bias
+mine = multi_head_attention(asked, told, told, w_q, w_k, w_v, w_o, 4, visible) + bias
+my_weights = head_weights(split_heads(asked @ w_q, 4), split_heads(told @ w_k, 4), visible)
 expected, their_weights = theirs(x, memory, memory, attn_mask=~visible, average_attn_weights=False)
-my_weights = head_weights(split_heads(asked @ matrices[0], 4), split_heads(told @ matrices[1], 4), visible)
-print(
-    f"largest difference: outputs {(mine - expected).abs().max():.1e}, weights {(my_weights - their_weights).abs().max():.1e}"
-)
+print(f"largest difference of the outputs {(mine - expected).abs().max():.1e}")
+print(f"largest difference of the weights {(my_weights - their_weights).abs().max():.1e}")
 
 # %% [markdown]
 # Equal up to rounding, in every head. (Left to itself, torch's layer returns the *mean* of the heads' weights: `average_attn_weights=True`. Many published pictures of *the* attention are such means, which hide exactly what this lesson is about.)
@@ -318,7 +318,8 @@ finders = {}
 for H in numbers_of_heads[1:]:
     start = time.perf_counter()
     finders[H] = trained_finder(lambda *inputs, H=H: multi_head_attention(*inputs, H))
-    print(f"{H:2} heads of width {32 // H:2}: {found(finders[H])[0]:.1%} right, {time.perf_counter() - start:.0f} s")
+    digits, seconds = found(finders[H])[0], time.perf_counter() - start
+    print(f"{H:2} heads of width {32 // H:2}: {digits:.1%} right, {seconds:.0f} s")
 scores = [single] + [found(finder) for finder in finders.values()]
 curves(
     {
@@ -336,7 +337,7 @@ curves(
 #
 # - **Ensembling.** With two heads instead of one the error vanishes. Several independent looks replace one compromise. And they *add up*: cut $W_O$ into blocks of rows as the concatenation is cut into heads, and
 #   $[\, \mathrm{head}_1 \mid \dots \mid \mathrm{head}_h \,] W_O = \sum_i \mathrm{head}_i W_O^i$. Each head contributes a vector of its own to the sum, as the members of an ensemble do.
-# - **The bottleneck.** A head's scores are $x\, W_Q^i W_K^{i\top} x'^\top$, and the matrix in the middle has rank $d/h$ at most. Heads of width 1 can only order all tags along one line, and a query can ask for one end of it or the other, never for the
+# - **The bottleneck.** A head's scores are $x\, W_Q^i W_K^{i\top} x'^\top$, and the matrix in the middle has rank $d/h$ at most (Bhojanapalli et al. 2020). Heads of width 1 can only order all tags along one line, and a query can ask for one end of it or the other, never for the
 #   middle. Together, 32 such heads still achieve a lot, but less than two good ones (about 90 % of the digits in a full run).
 #
 # Between these two ends lies a wide range in which the number of heads hardly matters, and models stay within it: nearly all have heads of width 64 to 128, and more of them as they get wider.
@@ -387,10 +388,8 @@ for H in (2, 4, 8):
 
 # %%
 for H in (1, 8, 64):
-    layer = nn.MultiheadAttention(512, H)
-    print(
-        f"H = {H:2}: torch holds {sum(p.numel() for p in layer.parameters()):,}, you count {attention_parameters(512, H, bias=True):,}"
-    )
+    held = sum(p.numel() for p in nn.MultiheadAttention(512, H).parameters())
+    print(f"H = {H:2}: torch holds {held:,}, you count {attention_parameters(512, H, bias=True):,}")
 
 # %% question="heads.what_counts"
 
@@ -426,16 +425,16 @@ print(f"{len(train)} stories to train on, {len(test)} unseen ones, {len(words)} 
 
 # %% tags=["measured"]
 class Reader(nn.Module):
-    """Word numbers (B, T) -> logits of the next word (B, T, V): embeddings, rounds of attention, a linear layer."""
+    """Word numbers (B, T) -> logits of the next word (B, T, V), by rounds of attention."""
 
     def __init__(self, look: Callable[..., Tensor], D: int = 64) -> None:
         super().__init__()
         self.look = look
         self.words, self.places = nn.Embedding(len(words), D), nn.Embedding(T, D)
-        self.matrices = nn.Parameter(0.2 * torch.randn(ROUNDS, 4, D, D) / D**0.5)  # W_Q, W_K, W_V, W_O of each round
+        self.matrices = nn.Parameter(0.2 * torch.randn(ROUNDS, 4, D, D) / D**0.5)  # W_Q, W_K, W_V, W_O
         self.norms = nn.ModuleList(nn.LayerNorm(D) for _ in range(ROUNDS + 1))
         self.head = nn.Linear(D, len(words))
-        with torch.no_grad():  # small at first, as are the matrices: every head begins with an almost even look
+        with torch.no_grad():  # small, as are the matrices: every head begins with an almost even look
             for table in (self.words, self.places):
                 table.weight.mul_(0.1)
 
@@ -476,12 +475,11 @@ fit(
 )
 with torch.no_grad():
     sound = next_word_loss(reader, test).item()
-print(
-    f"{steps} steps in {time.perf_counter() - start:.0f} s; loss on unseen stories {sound:.2f} (chance is ln V = {math.log(len(words)):.2f})"
-)
+print(f"{steps} steps in {time.perf_counter() - start:.0f} s")
+print(f"loss on unseen stories {sound:.2f} (chance is ln V = {math.log(len(words)):.2f})")
 
 # %% [markdown]
-# Now look. Rows are queries, columns are keys, and each row sums to 1. First the heads of round 1, then those of round 2.
+# Now look, at a stretch from the middle of an unseen story, first at the heads of round 1, then at those of round 2. Rows are queries, columns are keys. A row sums to 1 over the whole story; one without a bright spot here looks at words that stand before our stretch.
 
 
 # %%
@@ -498,12 +496,11 @@ SHOWN = slice(12, 26)
 shown = [words[i] for i in test[1, SHOWN]]
 pictured = [w[0, :, SHOWN, SHOWN] for w in weights_of(reader, test[1:2, :T])]
 for n, heads in enumerate(pictured):
-    for pair in (0, 2):
-        display(heat_maps({f"round {n + 1}, head {h}": heads[h] for h in (pair, pair + 1)}, shown, shown))
+    display(heat_maps({f"round {n + 1}, head {h}": heads[h] for h in range(HEADS)}, shown, shown))
 
 # %% [markdown]
 # Pictures can mislead, and one story proves little. So let us ask a precise question about all unseen stories: **how many times more weight does a head give to some kind of word than an even look would?** The stories come with their facts, so we know
-# which words are names, animals, colours, things. 1 means that the head does not care; the last column lists its favourite words. (We start at the eighth word, because before that there is little to choose from.)
+# which words are names, animals, colours, things. 1 means that the head does not care; the last column lists its favourite words. (We leave out the first eight queries, which have little to choose from.)
 
 # %%
 FACTS = {
@@ -524,26 +521,31 @@ def kind_of(*facts: str) -> Tensor:
 kinds = {kind: kind_of(*facts) for kind, facts in FACTS.items()} | {"stops": torch.tensor([number["."]])}
 ids, START = test[:, :T], 8
 evenly = (causal(T) / causal(T).sum(dim=-1, keepdim=True)).expand(len(ids), T, T)
-places = {kind: torch.isin(ids, of_kind).unsqueeze(1) for kind, of_kind in kinds.items()}  # (B, 1, T): which keys
-places["previous"] = torch.eye(T, dtype=torch.bool).roll(1, dims=0).tril()  # (T, T): which key of which query
-enough = torch.bincount(ids.flatten(), minlength=len(words)) >= 20  # rare words would be favourites by chance
+places = {kind: torch.isin(ids, of_kind).unsqueeze(1) for kind, of_kind in kinds.items()}  # (B, 1, T)
+places["previous"] = torch.eye(T, dtype=torch.bool).roll(1, dims=0).tril()  # (T, T): by query and key
+enough = torch.bincount(ids.flatten(), minlength=len(words)) >= 20  # rare ones are liked by chance
+
+
+def landed(weights: Tensor, at: Tensor) -> Tensor:
+    """The weight of attention matrices (B, T, T) at the keys that `at` marks, over all stories."""
+    return (weights * at)[:, START:].sum()
 
 
 def received(weights: Tensor) -> Tensor:
-    """Attention matrices (B, T, T) -> the weight that each word of the vocabulary gets in all stories together (V,)."""
+    """Attention matrices (B, T, T) -> the weight that each word gets in all stories together (V,)."""
     return torch.zeros(len(words)).index_add(0, ids.flatten(), weights[:, START:].sum(dim=1).flatten())
 
 
 print(" " * 16 + "".join(f"{kind:>9}" for kind in places) + "   favourites")
 for n, heads in enumerate(weights_of(reader, ids)):
     for h, weights in enumerate(heads.unbind(1)):
-        times = [((weights * at)[:, START:].sum() / (evenly * at)[:, START:].sum()).item() for at in places.values()]
+        times = [landed(weights, at) / landed(evenly, at) for at in places.values()]
         liked = torch.where(enough, received(weights) / received(evenly).clamp(min=1e-6), 0.0)
         favourites = ", ".join(words[i] for i in liked.topk(3).indices)
         print(f"round {n + 1}, head {h} " + "".join(f"{t:9.1f}" for t in times) + f"   {favourites}")
 
 # %% [markdown]
-# Every head has its preferences, and no two rows are alike: in our run one gives names twice the even share, others give colours or things three times as much, and nearly all of round 1 favour the previous word. (Which head likes what depends on the seed; in quick mode there was too little training for any of it.) But
+# Every head has its preferences, and no two rows are alike: in our run one gives names twice the even share, others give colours or things three times as much, and all of round 1 favour the previous word. (Which head likes what depends on the seed; in quick mode there was too little training for any of it.) But
 # a mean over all queries hides much: a head may care for places only when a place is wanted.
 #
 # Walk through it yourself: choose a query with the slider, and compare what the four heads of round 2 look at. The number below a word is its share in per cent.
@@ -551,17 +553,16 @@ for n, heads in enumerate(weights_of(reader, ids)):
 
 # %%
 def look_at_heads(heads: Tensor, tokens: list[str], title: str) -> Explorer:
-    """Attention matrices (H, T, T) to walk through: choose a query, see every head; two heads as a still picture."""
+    """Attention matrices (H, T, T) to walk through: choose a query and see every head."""
 
     def show(t: int) -> str:
         lines = [
-            f"head {h}: "
-            + " ".join(shade(word, weight) for word, weight in zip(tokens[: t + 1], heads[h, t].tolist(), strict=False))
-            for h in range(len(heads))
+            f"head {h}: " + " ".join(map(shade, tokens[: t + 1], weights[t].tolist()))
+            for h, weights in enumerate(heads)
         ]
         return f'<p style="line-height:2.4">{html.escape(tokens[t])} looks at<br>{"<br>".join(lines)}</p>'
 
-    still = heat_maps({f"{title}, head {h}": heads[h] for h in (0, 1)}, tokens, tokens)
+    still = heat_maps({f"{title}, head {h}": weights for h, weights in enumerate(heads)}, tokens, tokens)
     return Explorer(still, [(f"{t}: {word}", t) for t, word in enumerate(tokens)], show, "query")
 
 
@@ -578,7 +579,7 @@ look_at_heads(opening, [words[i] for i in test[1, :20]], "round 2")
 # %%
 @torch.no_grad()
 def losses_without(model: Reader, silent: list[tuple[int, int]]) -> Tensor:
-    """The loss of every next word of the unseen stories (B, T), with some heads (round, head) silenced."""
+    """The loss of every next word of the unseen stories (B, T), some heads (round, head) silenced."""
     kept = model.matrices.clone()
     for n, h in silent:
         model.matrices[n, 3].unflatten(0, (HEADS, -1))[h] = 0.0
@@ -661,7 +662,7 @@ reader.look = multi_head_attention
 
 
 # %% [markdown]
-# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.78 instead of 0.67). (A model that is *trained* with the wrong root can make its $W_Q$ larger to compensate: in short trials its loss was hardly higher than that of the sound one. That is why this mistake survives in so much published code, until somebody loads weights
+# The wrong root is the quiet one: nothing crashes, the model is just worse than it should be (in our run 0.78 instead of 0.67). (A model that is *trained* with the wrong root can make its $W_Q$ larger to compensate: in short trials its loss was hardly higher than that of the sound one. That is how this mistake can live on unnoticed, until somebody loads weights
 # from elsewhere.) The others destroy the trained model. But what if one *trains* with them? To see what each layer can do at all, we change one input token at a time and note which outputs move, under a causal mask:
 
 
@@ -671,7 +672,7 @@ def reach(look: Callable[..., Tensor], T: int = 8, D: int = 16, H: int = 4) -> T
     """(T, T): whether output t changes when input s does."""
     matrices = torch.randn(4, D, D, generator=torch.Generator().manual_seed(0)) / D**0.5
     x = torch.randn(T, D, generator=torch.Generator().manual_seed(1))
-    changed = torch.cat([x[None], x + torch.eye(T)[:, :, None]])  # (1 + T, T, D): as it is, and with token s changed
+    changed = torch.cat([x[None], x + torch.eye(T)[:, :, None]])  # x, and with one token changed
     y = look(changed, changed, changed, *matrices, H, causal(T))
     return ((y[1:] - y[0]).abs().amax(dim=-1) > 1e-6).T
 
@@ -684,13 +685,13 @@ heat_maps(
 
 # %% [markdown]
 # The sound layer fills the triangle: each output depends on all inputs up to its own. With only the split *or* the merge broken there are marks above the diagonal: **the future leaks**, mask or no mask, and training would reward it (lesson 04 showed how that ends). With *both* broken
-# the accidents fit together: no leak, no error. But the layer is half blind: the four heads have become four stretches of the text, and no stretch sees another. Output 7 knows nothing of inputs 0 to 5. Its shapes are right, no
+# the accidents fit together: no leak, no error. But the layer is short-sighted: the four heads have become four stretches of the text, and no stretch sees another. Output 7 knows nothing of inputs 0 to 5. Its shapes are right, no
 # future leaks, and it even learns: trained from the start for 200 steps it had a *lower* loss than the sound layer in our trial, because near words are what a model of short stories profits from first. A loss curve like this does not give it away; only the question *what depends on what?* does.
 #
 # ## 9. Sharing keys and values (10 minutes)
 #
 # When text is generated (lesson 10), the keys and values of all earlier tokens are kept, so that they need not be computed again. By hand, for a model of 32 layers and 32 heads of width 128, 4096 tokens, two bytes a number: $2 \cdot 32 \cdot 32 \cdot 128 \cdot 4096 \cdot 2$ bytes $= 2$ GiB for one
-# conversation, all of which is read for each new token. Most of the waiting is this reading.
+# conversation, all of which is read for each new token. (The weights are read as well, but once for all conversations that are answered together; each of those brings 2 GiB of its own. So the more there are, the more of the waiting is this reading.)
 #
 # Queries are computed anew for each token and need not be kept. So let several heads of queries share one head of keys and values:
 #
@@ -721,10 +722,8 @@ w_q, w_o = torch.randn(64, 64) / 8, torch.randn(64, 64) / 8
 for G in (8, 4, 2, 1):
     w_k, w_v = torch.randn(64, G * 8) / 8, torch.randn(64, G * 8) / 8
     y = grouped_attention(x, w_q, w_k, w_v, w_o, H, G, causal(6))
-    kept = 2 * G * 8
-    print(
-        f"G = {G}: output {tuple(y.shape)}, {attention_parameters(64, H, G):6,} parameters, {kept:3} numbers kept per token"
-    )
+    count, kept = attention_parameters(64, H, G), 2 * G * 8
+    print(f"G = {G}: output {tuple(y.shape)}, {count:6,} parameters, {kept:3} numbers kept per token")
 
 # %% question="heads.what_sharing_saves"
 
@@ -739,7 +738,7 @@ for G in (8, 4, 2, 1):
 # | published weights load, and the model talks nonsense | transposed matrices; key/value heads tiled 0, 1, 0, 1 instead of 0, 0, 1, 1 |
 # | padding is seen in some heads | the mask's axis for the heads |
 # | everything works until B = H, or never did unless T = S | a shape that was right by accident: test with sizes that all differ |
-# | more heads do not help | K: heads of 8 or fewer numbers can tell few keys apart |
+# | more heads do not help | K: the narrower a head, the fewer keys it can tell apart |
 #
 # <!-- pitfalls: heads -->
 
@@ -754,7 +753,7 @@ for G in (8, 4, 2, 1):
 # - Positions are a learned table here (08); in today's models queries and keys are rotated in every head before they meet.
 # - No dropout on the weights, and no biases but torch's.
 # - Values are as wide as queries and keys. They need not be.
-# - The tasks are small. Heads specialise in large models, too, but most of them cannot be named so simply.
+# - The tasks are small. Heads specialise in large models, too (Olsson et al. 2022 found some that look for what followed the same word before), but most of them cannot be named so simply.
 #
 # ## Where this lives in tinytrans
 #

@@ -1,6 +1,7 @@
 """A lesson (py:percent text) -> nbgrader's source notebook, with every solution, test cell, grade_id and point in it.
 
-# %% [markdown]                        prose; `<!-- pitfalls: attention masks -->` becomes these tables' mistakes
+# %% [markdown]                        prose; `<!-- pitfalls: attention masks -->` becomes these tables' mistakes, and
+#                                      a line `<details><summary>Hint 1</summary>...</details>` a fold of Markdown
 # %% [markdown] tags=["instructor"]    notes that no learner gets
 # %% tags=["setup"]                    imports; with the solutions above it, all that a learner's function may use
 # %% tags=["tools"]                    what only the notebook uses: `check`, the library, plots
@@ -33,6 +34,8 @@ KEYS = ("exercise", "question", "written", "points", "tags", "title", "cell_mark
 WRITE_HERE = "*Replace this line by your answer, in a few sentences. It is read and graded by your instructor.*"
 WRITTEN = re.compile(r"\w+\.(\w+)")
 FROM = re.compile(r"# from: (\S+)")
+FOLD = re.compile(r"^<details>(<summary>.+?</summary>)(.+)</details>$", re.MULTILINE)
+OPENED = r"<details>\1\n\n\2\n\n</details>\n"  # without the empty lines all of it is HTML, its backticks too
 PITFALLS = re.compile(r"^<!-- pitfalls: (.+?) -->$", re.MULTILINE)
 
 
@@ -82,7 +85,8 @@ class Lesson:
         elif "written" in meta:
             self.add_written(cell, after)
         elif cell.cell_type == "markdown":
-            cell.source = PITFALLS.sub(lambda found: self.pitfalls(found[1].split(), cell), cell.source)
+            text = FOLD.sub(OPENED, cell.source).rstrip("\n")
+            cell.source = PITFALLS.sub(lambda found: self.pitfalls(found[1].split(), cell), text)
             self.put(cell)
         elif "setup" in tags:
             self.add_setup(cell)

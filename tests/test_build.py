@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from nbclient import NotebookClient
+from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.validator import Validator
@@ -199,6 +200,16 @@ def test_notes_stay_with_the_instructor_and_pitfalls_come_from_the_tables(places
     assert "*not scaled*: your scores grow with the width" in everything
     assert "choice a" not in everything
     assert {"kernelspec", "language_info"} == set(made.metadata)
+
+
+def test_a_fold_holds_markdown(places: Places) -> None:
+    """What is folded on one line of a lesson is Markdown as well: its code is set as code, its formulas stay."""
+    hints = "# <details><summary>Hint 1</summary>Take `q @ k.T`.</details>\n" * 2
+    made = lesson(places, ("# # A small lesson\n", f"# # A small lesson\n#\n{hints}"))
+    shown = markdown2html(next(c.source for c in made.cells if "# A small lesson" in c.source))
+    assert shown.count("<code>q @ k.T</code>") == 2
+    assert shown.count("<summary>Hint 1</summary>") == shown.count("</details>") == 2
+    assert "`" not in shown
 
 
 def test_solution_lines_are_code_without_comments() -> None:

@@ -37,6 +37,15 @@ def test_large_map_is_told_in_parts() -> None:
     assert len(plots.heat_map(torch.rand(200, 200)).alt) < 600
 
 
+def test_maps_stand_two_in_a_row() -> None:
+    """Five maps fill three rows of two, so that their letters stay readable; no frame is left empty."""
+    one, five = (plots.heat_maps({f"head {h}": WEIGHTS for h in range(n)}) for n in (2, 5))
+    assert [axis.get_title() for axis in five.figure.axes if axis.get_title()] == [f"head {h}" for h in range(5)]
+    assert five.figure.get_figwidth() == one.figure.get_figwidth()
+    assert five.figure.get_figheight() == 3 * one.figure.get_figheight()
+    assert all(axis.images or axis.get_label() == "<colorbar>" for axis in five.figure.axes)
+
+
 def test_curves_tell_their_ends() -> None:
     """The description of lines gives each one's ends and extremes."""
     alt = plots.curves({"loss": ([1, 2, 3], [4.0, 1.0, 2.0])}, title="run", x_label="step", y_label="nats").alt

@@ -74,24 +74,28 @@ def heat_maps(
     row_label: str = "query",
     column_label: str = "key",
 ) -> Picture:
-    """Title -> matrix (T, S), side by side, with the same scale of colours for all."""
+    """Title -> matrix (T, S), two in a row, with the same scale of colours for all."""
     numbers = {title: matrix.detach().float().cpu() for title, matrix in matrices.items()}
     T, S = next(iter(numbers.values())).shape
     low, high = limits(numbers.values())
-    width = max(2.6, 0.34 * S + 1)
-    figure = Figure(figsize=(width * len(numbers) + 0.6, max(2.2, 0.34 * T + 1)), layout="constrained")
-    axes = figure.subplots(1, len(numbers), squeeze=False)[0]
-    for axis, (title, matrix) in zip(axes, numbers.items(), strict=True):
+    width, height = max(2.6, 0.34 * S + 1), max(2.2, 0.34 * T + 1)
+    across = min(len(numbers), 2)  # with more the letters are too small in a notebook's column
+    down = math.ceil(len(numbers) / across)
+    figure = Figure(figsize=(width * across + 0.6, height * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis in axes[len(numbers) :]:
+        axis.remove()
+    for n, (axis, (title, matrix)) in enumerate(zip(axes, numbers.items(), strict=False)):
         image = axis.imshow(matrix.numpy(), cmap="viridis", vmin=low, vmax=high)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(column_label)
+        axis.set_ylabel("" if n % across else row_label)
         label_axis(axis.xaxis, columns, S, rotation=90)
         label_axis(axis.yaxis, rows, T)
         if T * S <= 100:
             write_numbers(axis, matrix, (low + high) / 2)
-    axes[0].set_ylabel(row_label)
     if high - low not in (0.0, 1.0) or T * S > 100:
-        figure.colorbar(image, ax=list(axes), shrink=0.8)
+        figure.colorbar(image, ax=list(axes[: len(numbers)]), shrink=0.8 / down)
     told = " ".join(describe_matrix(t, m, rows, columns, row_label, column_label) for t, m in numbers.items())
     return Picture(figure, told)
 

@@ -1255,8 +1255,8 @@ PARAMETERS = question(
         "b": "Yes. The weights are shared by all steps, which is what lets one cell read any length. What does grow "
         "with the length is the work, and the number of factors in the gradient.",
         "c": "A recurrent cell does not know at which place it is; nothing in it is counted by place.",
-        "d": "The cell runs with any D. Whether D numbers can hold a longer text is another matter, and section 5 "
-        "measures it; but nothing forces D to grow.",
+        "d": "The cell runs with any D, and nothing forces D to grow. Whether D numbers can hold a longer text is "
+        "another matter: see section 5.",
     },
     answer="b",
 )

@@ -52,6 +52,8 @@ def test_a_lesson_reads_well_and_its_check_speaks_kindly(lesson: Page, picture: 
     hint.locator("summary").click()
     expect(hint).to_have_attribute("open", "")
     picture("hint")
+    hints = "\n".join(lesson.locator(".jp-Notebook details").all_text_contents())
+    assert "`" not in hints, "code in a fold is set as code: is there an empty line below its summary?"
 
     index = lesson.evaluate(GO_TO_THE_FIRST_CHECK)
     lesson.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-above')")

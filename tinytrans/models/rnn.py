@@ -209,12 +209,13 @@ class Seq2Seq(Pretrained):
 
 
 def teacher_forced_loss(logits: Tensor, targets: Tensor, stop: int) -> Tensor:
-    """How surprised a decoder is by the targets, up to each row's first `stop` and with it: nats a token, shape ().
+    """How surprised a decoder is by the targets, up to each row's first `stop` and with it: nats a token.
 
-    The mean of -log softmax(logits)[target] over all tokens of the batch that count. logits (B, T, V);
-    targets (B, T), each row with a stop in it; what stands behind that is padding and does not count.
+    The mean, of shape (), of -log softmax(logits)[target] over all tokens of the batch that count.
+    logits (B, T, V); targets (B, T), each row with a stop in it; what stands behind that is padding
+    and does not count.
 
-    >>> teacher_forced_loss(torch.zeros(1, 3, 4), torch.tensor([[2, 1, 3]]), stop=1)  # ln 4, over two tokens
+    >>> teacher_forced_loss(torch.zeros(1, 3, 4), torch.tensor([[2, 1, 3]]), stop=1)  # ln 4, of two
     tensor(1.3863)
     """
     stops = targets == stop
@@ -233,11 +234,12 @@ def told(
     cell: Sequence[Tensor],
     head: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What a decoder with attention predicts while it is told the truth: logits (B, T, V), weights (B, T, S).
+    """What a decoder with attention predicts while it is told the truth: logits and weights of each step.
 
-    Step t reads target t - 1 (step 0 reads `start`), as a row of the embeddings `words` (V, E), makes one
-    `attentive_step` and predicts target t: logits_t = W_o [s_t, c_t], with head (V, D + M).
-    targets (B, T), the first state s (B, D), memory (B, S, M), mask (B, S); look and cell as in `attentive_step`.
+    Step t reads target t - 1 (step 0 reads `start`), as a row of the embeddings `words` (V, E), makes
+    one `attentive_step` and predicts target t: logits_t = W_o [s_t, c_t], with W_o in head (V, D + M).
+    targets (B, T), the first state s (B, D), memory (B, S, M), mask (B, S); look and cell as in
+    `attentive_step` -> logits (B, T, V), weights (B, T, S).
     """
     logits, weights = [], []
     token = torch.full_like(targets[:, 0], start)

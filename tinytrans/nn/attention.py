@@ -59,7 +59,7 @@ def attention_scores(q: Tensor, k: Tensor) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scores (..., T, S) -> weights (..., T, S): positive where a row may look, 0 elsewhere; rows sum to 1.
+    """Scores (..., T, S) -> weights (..., T, S): positive where a row may look, else 0; rows sum to 1.
 
     The mask is bool and broadcasts to the scores, True = may look. A row that may look nowhere gets
     zeros, not NaN.
@@ -127,7 +127,7 @@ def cross_attend(
 
 
 def attention_flops(T: int, S: int, K: int, d_v: int) -> int:
-    """Floating-point operations of one head's two matrix products, Q K^T and weights V, without the softmax.
+    """How many operations one head's two matrix products take, Q K^T and weights V, without the softmax.
 
     A product of (a, b) and (b, c) takes 2 a b c operations: b multiplications and b additions for each
     of a c numbers.

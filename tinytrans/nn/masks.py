@@ -28,7 +28,8 @@ def causal(T: int, S: int | None = None, *, device: torch.device | str | None = 
 def padding(lengths: Tensor, S: int) -> Tensor:
     """No query looks at padding: lengths (B,) -> bool (B, 1, S).
 
-    True at the first lengths[b] keys of row b. The middle axis is 1: every query of a row sees the same keys.
+    True at the first lengths[b] keys of row b. The middle axis is 1: all queries of a row see the
+    same keys.
 
     >>> padding(torch.tensor([2, 3]), 3).int().tolist()
     [[[1, 1, 0]], [[1, 1, 1]]]

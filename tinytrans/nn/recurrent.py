@@ -67,12 +67,14 @@ def lstm_step(x: Tensor, state: LSTMState, w_x: Tensor, w_h: Tensor, b: Tensor) 
 
 
 def unroll(xs: Tensor, h: Tensor, lengths: Tensor, *cell: Tensor) -> tuple[Tensor, Tensor]:
-    """The same gated cell at every place: xs (B, T, E), a first state h (B, D) -> states (B, T, D), the last (B, D).
+    """The same gated cell at every place: its states (B, T, D), and the last one of each row (B, D).
 
-    h_t = gru_step(x_t, h_(t-1), w_x, w_h, b_x, b_h), and `cell` is those four weights. Row b ends
-    after lengths[b] places: its state then stays as it is, and its outputs are 0.
+    h_t = gru_step(x_t, h_(t-1), w_x, w_h, b_x, b_h), for xs (B, T, E) and a first state h (B, D);
+    `cell` is those four weights. Row b ends after lengths[b] places: its state then stays as it is,
+    and its outputs are 0.
 
-    >>> xs, still = torch.zeros(1, 3, 1), (torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3), torch.zeros(3))
+    >>> zeros, xs = torch.zeros, torch.zeros(1, 3, 1)
+    >>> still = zeros(3, 1), zeros(3, 1), zeros(3), zeros(3)
     >>> unroll(xs, torch.ones(1, 1), torch.tensor([2]), *still)[0].flatten()
     tensor([0.5000, 0.2500, 0.0000])
     """
@@ -119,7 +121,7 @@ def attention_pool(scores: Tensor, values: Tensor, mask: Tensor | None = None) -
 def attentive_step(
     x: Tensor, s: Tensor, memory: Tensor, mask: Tensor, look: Sequence[Tensor], cell: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of a decoder that looks back: first at the memory, with the state before the step, then it moves.
+    """One step of a decoder that looks back: the state before it looks at the memory, then it moves.
 
     c = sum_i alpha_i h_i with alpha = softmax(additive_scores(s, memory)), s' = gru_step([x, c], s).
     x (B, E), s (B, D), memory (B, S, M), mask (B, S), True = may look; look is w_q, w_k, v of
