@@ -51,6 +51,13 @@ def test_special_tokens_have_names_of_their_own(kind: Any, special: Any, message
         trained(kind, special)
 
 
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_a_vocabulary_that_is_too_small_is_named_as_given(kind: Any) -> None:
+    """The error has the number that was asked for, not what is left of it behind the special tokens."""
+    with pytest.raises(ValueError, match="vocab_size 7 is less than the"):
+        kind.train(TEXTS, 7, ["[UNK]", "<end>"])
+
+
 @every_kind
 @pytest.mark.parametrize("text", [None, 3, b"cat", ["cat"], ("a", "b")])
 def test_a_text_is_a_str(kind: Any, text: Any) -> None:

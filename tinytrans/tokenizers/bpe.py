@@ -200,6 +200,9 @@ class BPETokenizer(Tokenizer):
     def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()) -> Self:
         """Learn from texts; the vocab_size counts bytes, merges and special tokens."""
         check_special(special_tokens)
+        if vocab_size < 256 + len(special_tokens):
+            n = len(special_tokens)
+            raise ValueError(f"vocab_size {vocab_size} is less than the 256 bytes and {n} special tokens")
         return cls(train_bpe(several(texts), vocab_size - len(special_tokens)), special_tokens)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:

@@ -202,6 +202,9 @@ class UnigramTokenizer(ReadableTokenizer):
         extra = 1 + (len(BYTES) if byte_fallback else 0) + len(set(special_tokens) - {UNKNOWN})
         if byte_fallback:
             words.update(SPELLING)
+        least = extra + len(set("".join(words)))
+        if vocab_size < least:
+            raise ValueError(f"vocab_size {vocab_size} is less than the {least} of characters and special tokens")
         return cls(
             train_unigram(words, vocab_size - extra, maximize=maximize), special_tokens, byte_fallback=byte_fallback
         )

@@ -127,6 +127,9 @@ class WordPieceTokenizer(ReadableTokenizer):
         """Learn from texts; the vocab_size counts special tokens too."""
         check_special(special_tokens)
         words = Counter(word for text in several(texts) for word in split(text, lowercase=lowercase))
+        least = len(alphabet(words)) + len(special_tokens)
+        if vocab_size < least:
+            raise ValueError(f"vocab_size {vocab_size} is less than the {least} of alphabet and special tokens")
         pieces = train_wordpiece(words, vocab_size - len(special_tokens), score=score)
         return cls(pieces, special_tokens, lowercase=lowercase)
 
