@@ -162,16 +162,35 @@ def bulk(value: Any) -> int:
 
 def matches(exercise: Exercise, trials: Sequence[Trial]) -> list[str]:
     """The names of the wrong answers that give what was given in every one of these trials."""
-    return [
-        wrong.name
-        for wrong in exercise.wrong
-        if all(same(observe(t.requirement, Here(wrong.function), t.inputs), t.given) for t in trials)
-    ]
+    return [wrong.name for wrong in exercise.wrong if equals(exercise, Here(wrong.function), trials)]
+
+
+def equals(exercise: Exercise, wrong: Here, trials: Sequence[Trial]) -> bool:
+    """Whether a wrong answer gives what was given in every one of these trials.
+
+    Errors of one kind may have any cause. So somewhere both must be wrong in a value, or end in the same words.
+    """
+    values = []
+    for t in trials:
+        values.append(observe(t.requirement, wrong, t.inputs))
+        if not same(values[-1], t.given):
+            return False
+    return any(telling(exercise, value, trial) for value, trial in zip(values, trials, strict=True))
+
+
+def telling(exercise: Exercise, value: Any, trial: Trial) -> bool:
+    """Whether a wrong answer's value, the same as what was given, is a wrong one, or an error in the same words."""
+    if isinstance(value, Failure) and isinstance(trial.given, Failure):
+        return value.text.partition(" (in the line")[0] == trial.given.text.partition(" (in the line")[0]
+    return fault(exercise, trial) is not None
 
 
 def name_mistake(exercise: Exercise, trials: Sequence[Trial], failed: Sequence[Requirement]) -> str | None:
-    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in what failed first."""
-    for some in (trials, [t for t in trials if failed and t.requirement is failed[0]]):
+    """The wrong answer that the learner's equals: everywhere, or, where mistakes mix, in what failed first.
+
+    Then it must be right where the learner's is: who makes a mistake makes it wherever it shows.
+    """
+    for some in (trials, [t for t in trials if t.requirement is failed[0] or t.requirement not in failed]):
         found = matches(exercise, some)
         if len(found) == 1:
             return found[0]

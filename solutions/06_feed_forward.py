@@ -14,14 +14,14 @@
 #
 # **Builds on** lessons 04 and 05 (attention). **Leads to** 07 (what holds the two halves together).
 #
-# **Time** about 80 minutes: what attention cannot do 8, the bend 14, widen, bend, narrow 13, what it costs 10, a soft dictionary 16, the gate 10, wide or deep 9. All cells together run for about two minutes on one CPU core, mostly in
-# sections 5 to 7. A GPU changes the times in section 7, and even which of two networks is the faster one.
+# **Time** about 80 minutes: what attention cannot do 8, the bend 14, widen, bend, narrow 13, what it costs 10, a soft dictionary 16, the gate 10, wide or deep 9. All cells together run for one to two minutes on one CPU core, mostly in
+# sections 6 and 7. A GPU changes the times in section 7, and perhaps even which of two networks is the faster one.
 #
 # **Letters** B sequences in a batch, T tokens, D width of a token, F hidden width of the layer, N tokens of all sequences together, V words. (Many papers write $d$ for D and $d_{ff}$ or $H$ for F.)
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: a plan.** 80 minutes as it stands. For 45: sections 1, 3, 4 and 5, with the activations given away by the line under *Stuck?*. Section 1 works best at the blackboard, with the class trying to find the numbers α, β and γ before you add up the rows. Let everybody start the training cell of section 5 while you draw the soft dictionary. Section 7
-# trains six more models; start it before you talk about gates.
+# **For instructors: a plan.** 80 minutes as it stands. For 45: sections 1, 3, 4 and 5, with the activations given away by the line under *Stuck?*. Section 1 works best at the blackboard, with the class trying to find the numbers α, β and γ before you add up the rows. Let everybody start the training cell of section 5 while you draw the soft dictionary. Sections 6
+# and 7 train some two dozen small models; run their cells before you talk about gates.
 
 # %% tags=["setup"]
 import math
@@ -92,13 +92,13 @@ print("the best straight fit to the table:", (with_one @ best).flatten().round(d
 #
 # ## 2. The bend (14 minutes)
 #
-# The simplest bend is $\mathrm{relu}(x) = \max(0, x)$: let through what is positive, and nothing else. The original transformer uses it. It has one weakness. Left of 0 it is flat, and the gradient there is exactly 0: a neuron whose number is negative for all inputs gets no gradient any more and never recovers.
+# The simplest bend is $\mathrm{relu}(x) = \max(0, x)$: let through what is positive, and nothing else. The original transformer uses it. It has one weakness. Left of 0 it is flat, and the gradient there is exactly 0: a neuron whose number is negative for all inputs gets no gradient any more and hardly ever recovers.
 #
 # Here is another idea. Let $x$ through by *chance*, the more likely the larger it is: with the probability that a standard normal number $N$ lies below it. What comes out on average is
 #
 # $$\mathrm{gelu}(x) = x \cdot P(N \le x) = \frac x2 \left(1 + \mathrm{erf}\!\left(\frac{x}{\sqrt 2}\right)\right),$$
 #
-# the **Gaussian error linear unit** (Hendrycks and Gimpel 2016). By hand: half of all normal numbers are below 0, 84 % below 1, 16 % below -1, 2 % below -2. So gelu(1) = 0.84, gelu(-1) = -0.16, gelu(-2) = -0.05. It is a ReLU with a rounded corner, a small dip below 0, and a slope nearly everywhere.
+# the **Gaussian error linear unit** (Hendrycks and Gimpel 2016). By hand: of all normal numbers half are below 0, 0.84 of them below 1, 0.16 below -1 and 0.023 below -2. So gelu(1) = 1 · 0.84 = 0.84, gelu(-1) = -1 · 0.16 = -0.16, and gelu(-2) = -2 · 0.023 = -0.046. It is a ReLU with a rounded corner, a small dip below 0, and a slope nearly everywhere.
 
 # %% [markdown]
 # **Exercise.** GELU, exactly.
@@ -115,7 +115,7 @@ print("the best straight fit to the table:", (with_one @ best).flatten().round(d
 #
 # $$\mathrm{gelu}(x) \approx \frac x2 \left(1 + \tanh\!\left(\sqrt{\tfrac{2}{\pi}} \left(x + 0.044715\, x^3\right)\right)\right).$$
 #
-# By hand, at $x = 1$: $\sqrt{2/\pi} = 0.798$, times 1.044715 is 0.834, its tanh 0.683, and $0.5 \cdot 1.683 = 0.841$: the same first three digits. A trained model should be used with the version that it was trained with.
+# By hand, at $x = 1$: $\sqrt{2/\pi} = 0.7979$, times 1.044715 is 0.8336, its tanh 0.6824, and $0.5 \cdot 1.6824 = 0.8412$. The exact value is 0.8413. A trained model should be used with the version that it was trained with.
 
 # %% [markdown]
 # **Exercise.** GELU as in GPT-2.
@@ -159,7 +159,7 @@ for name, bend in (("ReLU", F.relu), ("GELU", gelu)):
 # | -1, -1 | -3 | 0 | 1 | 1 | **-1** |
 # | -1, 1 | -1 | 0 | -1 | 0 | **1** |
 #
-# What no linear function could do takes just two bends. The biases matter, too: they decide *where* a view bends.
+# What no linear function could do takes just two bends. The biases matter, too: they decide *where* a view bends. And nothing bends behind $W_{down}$: what the layer finds must be able to be negative.
 
 # %% [markdown]
 # **Exercise.** The feed-forward layer.
@@ -196,7 +196,7 @@ print(
 # %% question="feedforward.only_here"
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: questions on sections 2 and 3.** *Isn't the softmax of attention non-linear enough?* It decides how much of each value is taken; from fixed features of one token it cannot compute their product (`only_here` asks for it). *Why does nothing bend behind W_down?* What is added to the stream must be able to subtract. *Why 4?* Habit; section 7 measures it. *Do the biases matter?* In the table
+# **For instructors: questions on sections 2 and 3.** *Isn't the softmax of attention non-linear enough?* It decides how much of each value is taken; all numbers of a value are then multiplied by one and the same share (`only_here` asks for it). The sceptic in the class is right that two tokens and a softmax can be made to compute an *and*; it is a detour that costs a head. *Why 4?* Habit; section 7 measures it. *Do the biases matter?* In the table
 # of section 3 they are indispensable; many models of today leave them out, since the norm in front has a shift or the stream has a constant direction. *Is it a convolution?* Yes, two of width 1.
 
 # %% [markdown]
@@ -215,8 +215,8 @@ print(
 # from: tinytrans.nn.feedforward.feed_forward_parameters
 
 # %% [markdown]
-# How much of a model is that? Attention has four matrices of size D by D, the feed-forward layer two of size D by 4 D: $4 D^2$ against $8 D^2$, so two thirds of a block. In a whole model the share is smaller because of the embeddings, or larger where heads share their keys and values. We build three models on the device `meta`, where tensors
-# have shapes but take no memory, and count.
+# How much of a model is that? Attention has four matrices of $D^2$ numbers, the feed-forward layer two of $4 D^2$: $4 D^2$ against $8 D^2$, so two thirds of a block. In a whole model the share is smaller because of the embeddings. It is larger where heads share their keys and values, and where the layer is wider: Mistral 7B does both (its gated layer, section 6, has
+# three matrices of $3.5 D^2$). We build three models on the device `meta`, where tensors have shapes but take no memory, and count.
 
 # %%
 mistral = GPTConfig(  # Jiang et al. 2023, table 1
@@ -362,24 +362,30 @@ def batch(step: int) -> Tensor:
     return train[torch.randint(len(train), (16,), generator=torch.Generator().manual_seed(step)).to(device)]
 
 
-steps = 10 if quick else 300
-known: dict[tuple[str, int], tuple[Writer, float, float]] = {}
+steps, seeds = (10, 1) if quick else (300, 3)
+known: dict[tuple[str, int, int], tuple[Writer, float, float]] = {}
 
 
-def trained(kind: str = "relu", width: int = 4 * D) -> tuple[Writer, float, float]:
+def trained(kind: str = "relu", width: int = 4 * D, seed: int = 0) -> tuple[Writer, float, float]:
     """A trained model, its loss on unseen stories, and the seconds that it took; each is trained once."""
 
     def rate(step: int) -> float:  # up in 30 steps, and down over the last third
         return min(1.0, (step + 1) / 30, 3 * (1 - step / steps))
 
-    if (kind, width) not in known:
-        torch.manual_seed(0)
+    if (kind, width, seed) not in known:
+        torch.manual_seed(seed)
         model, start = Writer(kind, width).to(device), time.perf_counter()
         fit(model, batch, loss, steps=steps, optimizer=adamw(model, lr=4e-3), schedule=rate, progress=False)
         seconds = time.perf_counter() - start
         with torch.no_grad():
-            known[kind, width] = model.eval(), loss(model, test).item(), seconds
-    return known[kind, width]
+            known[kind, width, seed] = model.eval(), loss(model, test).item(), seconds
+    return known[kind, width, seed]
+
+
+def on_average(kind: str = "relu", width: int = 4 * D) -> tuple[float, float]:
+    """The loss on unseen stories and the seconds of training, each the mean over a few seeds."""
+    _, unseen, seconds = zip(*(trained(kind, width, seed) for seed in range(seeds)), strict=True)
+    return sum(unseen) / seeds, sum(seconds) / seeds
 
 
 writer, unseen, seconds = trained()
@@ -411,11 +417,12 @@ def told_of(neuron: int, k: int = 8) -> str:
         neuron_triggers(flat, neuron, k).tolist(),
         neuron_words(values, writer.head.weight, neuron, k).tolist(),
     )
-    rows = [(before(p), words[follows[p]], words[w]) for p, w in zip(places, says, strict=True)]
+    rows = [(before(p), words[follows[p]]) for p in places]
     lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    active = (flat[:, neuron] > 0).float().mean()
-    head = "<tr><th>largest after</th><th>where the next word was</th><th>it promotes</th></tr>"
-    return f"<p>neuron {neuron}, above 0 at {active:.0%} of all places</p><table>{head}{lines}</table>"
+    active, promoted = (flat[:, neuron] > 0).float().mean(), html.escape(", ".join(words[w] for w in says))
+    head = "<tr><th>largest after</th><th>next came</th></tr>"
+    told = f"neuron {neuron}, above 0 at {active:.0%} of all places; the words that it promotes: <b>{promoted}</b>"
+    return f"<p>{told}</p><table>{head}{lines}</table>"
 
 
 story = [words[i] for i in ids[0, :20]]
@@ -425,7 +432,7 @@ picture = heat_map(
 Explorer(picture, [(str(n), n) for n in range(24)], told_of, "neuron")
 
 # %% [markdown]
-# The left column of a good neuron has a theme (a word, the end of a phrase, a kind of thing), and now and then the right column continues it. Not every neuron has a theme that we can name; many have two. Geva et al. read hundreds of them in a large model: lower layers responded to words and word pairs, upper
+# The left column of a good neuron has a theme (a word, the end of a phrase, a kind of thing), and now and then the words that it promotes continue it. Not every neuron has a theme that we can name; many have two. Geva et al. read hundreds of them in a large model: lower layers responded to words and word pairs, upper
 # ones to topics and meanings. Our stories are simple and our model has two layers, so expect words.
 #
 # Nice examples prove nothing, so let us count over all neurons: at a neuron's ten strongest places, how often is the word that *really* came next among the ten words that it promotes? And as a control: how often is it among the ten words of another neuron?
@@ -463,7 +470,7 @@ at_triggers, everywhere = (sum(column) / len(worse) for column in zip(*worse, st
 print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places, {everywhere:.4f} on average")
 
 # %% [markdown]
-# Where a neuron is strong, switching it off costs many times what it costs elsewhere (in our run about twenty times as much): its work is local. But the cost is small even there. Knowledge is spread over many neurons, and the others make up for a missing one.
+# Where a neuron is strong, switching it off costs many times what it costs elsewhere (about twenty times as much in our run): its work is local. But the cost is small even there. Knowledge is spread over many neurons, and the others make up for a missing one.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: reading neurons.** Give each pair of learners eight neurons and five minutes, then collect: which have a theme, which two, which none? Then show the count over all neurons, as a cure for seeing patterns in anything. A variant: rank the neurons by how far their own words beat another's, and look at the best; or read the first layer instead of the last
@@ -508,12 +515,12 @@ print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places,
 
 # %% tags=["measured"]
 for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 * D))):
-    model, unseen, seconds = trained(kind, width)
-    size = sum(p.numel() for p in model.parameters())
-    print(f"{kind:7} F = {width}, {size} weights: {unseen:.3f} nats a word on unseen stories, {seconds:.0f} s")
+    size = sum(p.numel() for p in trained(kind, width)[0].parameters())
+    print(f"{kind:7} F = {width}, {size} weights: {on_average(kind, width)[0]:.3f} nats a word on unseen stories")
 
 # %% [markdown]
-# At equal size and after equally many steps the differences are small, here less than a tenth of a nat; in Shazeer's tables, too, they are a few hundredths. One small run cannot tell which is best; people change such a thing because over many large runs it has been found to help a little.
+# Each is the mean of three runs with different random weights. At equal size and after equally many steps the differences are small, here less than a tenth of a nat, and runs of one kind differ from each other by as much; in Shazeer's tables, too, they are a few hundredths. Three small runs cannot tell which is best; people change such a thing because over many large runs it has been found
+# to help a little.
 #
 # ## 7. Wide or deep? (9 minutes)
 #
@@ -521,8 +528,8 @@ for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 *
 
 # %%
 widths = [0, 1, 2, 4, 8]
-by_width = [trained("relu", n * D)[1] for n in widths]
-_, straight, _ = trained("none")
+by_width = [on_average("relu", n * D)[0] for n in widths]
+straight, _ = on_average("none")
 for n, unseen in zip(widths, by_width, strict=True):
     weights = 2 * feed_forward_parameters(D, n * D, False)
     print(f"F = {n} D: {unseen:.3f} nats a word, {weights:6,} weights in the matrices of the two layers")
@@ -533,14 +540,13 @@ curves(
 )  # fmt: skip
 
 # %% [markdown]
-# Wider is better, but each further weight brings less: the 37,000 new weights from 4 D to 8 D bring about as much as the first 9,000 did. And the bend? A layer of 4 D without one is about as good as a layer with one and a quarter of the width. It is better than none, because one more matrix helps even if nothing bends; but about
+# Wider is better, but each further weight brings less: the 37,000 new weights from 4 D to 8 D bring less than the first 9,000 did. And the bend? A layer of 4 D without one is about as good as a layer with one and a quarter of the width. It is better than none, because one more matrix helps even if nothing bends; but about
 # half of what the layer brings is due to the bend. (In quick mode all are alike.)
 #
 # **Or deep instead?** Instead of two matrices of 4 D² weights each, one could take eight layers of D² each, one after another, with a bend between any two. As many weights, as many multiplications, and more bends in a row. So why does nobody do it?
 
 # %% tags=["measured"]
-_, wide, wide_seconds = trained("relu", 4 * D)
-_, deep, deep_seconds = trained("deep", 4 * D)
+(wide, wide_seconds), (deep, deep_seconds) = on_average("relu"), on_average("deep")
 print(f"wide: {wide:.3f} nats a word in {wide_seconds:.1f} s;  deep: {deep:.3f} nats a word in {deep_seconds:.1f} s")
 
 
@@ -579,7 +585,7 @@ for i, n in enumerate(counts):
     )
 
 # %% [markdown]
-# There are two answers. The first is the loss: eight layers in a row without residuals learn badly, so badly that our run ended behind the model that has no such layer at all. With residuals of their own they would be blocks. That is how a transformer is made deep, and there each new layer comes with another look at the neighbours.
+# There are two answers. The first is the loss: eight layers in a row without residuals (lesson 07) learn badly, so badly that the model is no better than the one that has no such layer at all. With residuals of their own they would be blocks. That is how a transformer is made deep, and there each new layer comes with another look at the neighbours.
 #
 # The second is the time, and it depends on the machine. *Wide beats deep on hardware*, lecture notes say. On one CPU core, where nothing runs in parallel anyway, you will hardly see it: the two are close together, and the chain may even be ahead, because its small matrices and few hidden numbers stay in the
 # processor's cache. The sentence is about GPUs. There thousands of cores have to be kept busy, and a chain of eight small products, each of which waits for the one before, leaves most of them idle unless there are very many tokens: the trouble of the recurrent network (lesson 03) once more. That is why, when more weights are wanted, one makes the layer wider
@@ -608,10 +614,10 @@ for i, n in enumerate(counts):
 #
 # ## What was simplified
 #
-# - Comparing values with the head ignores the norm in front of it and everything that later layers do; it is a look through a keyhole. A neuron rarely means one thing: there are more features than neurons, and they share.
+# - Comparing values with the head ignores the norm in front of it and everything that later layers do; it is a look through a keyhole. A neuron rarely means one thing: there are more features than neurons, and they share (Elhage et al. 2022).
 # - Where a fact sits in a large model, and whether one can change it there, is a field of its own (Meng et al. 2022).
 # - Today's large models often have many feed-forward layers side by side, of which each token uses only a few: mixtures of experts (Shazeer et al. 2017).
-# - One seed, one small task: with another seed, neighbouring lines in sections 6 and 7 may change places; the large differences stay.
+# - Three seeds, one small task: with others, neighbouring lines in sections 6 and 7 may change places; the large differences stay.
 #
 # ## Where this lives in tinytrans
 #
@@ -626,6 +632,7 @@ for i, n in enumerate(counts):
 # - N. Shazeer (2020). GLU Variants Improve Transformer. arXiv 2002.05202.
 # - S. Sukhbaatar, E. Grave, G. Lample, H. Jégou, A. Joulin (2019). Augmenting Self-attention with Persistent Memory. arXiv 1907.01470.
 # - M. Geva, R. Schuster, J. Berant, O. Levy (2020). Transformer Feed-Forward Layers Are Key-Value Memories. arXiv 2012.14913.
+# - N. Elhage et al. (2022). Toy Models of Superposition. arXiv 2209.10652.
 # - K. Meng, D. Bau, A. Andonian, Y. Belinkov (2022). Locating and Editing Factual Associations in GPT. arXiv 2202.05262.
 # - N. Shazeer et al. (2017). Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer. arXiv 1701.06538.
 # - A. Q. Jiang et al. (2023). Mistral 7B. arXiv 2310.06825. H. Touvron et al. (2023). LLaMA. arXiv 2302.13971.

@@ -16,7 +16,7 @@
 # **Builds on** lesson 04 (attention, the causal mask) and lesson 06 (the feed-forward layer). **Leads to** 11 (training whole transformers).
 #
 # **Time** about 90 minutes: deep is hard 6, the stream 10, LayerNorm 14, RMSNorm 7, the batch 13, before or after 13, the pull at each layer 10, warm-up 10,
-# dropout 7. All cells together run for about a minute on one CPU core. A GPU changes nothing: everything here is small.
+# dropout 7. All cells together run for about 20 seconds on one CPU core. A GPU changes nothing: everything here is small.
 #
 # **Letters** B sequences in a batch, T tokens, D width of a token, F hidden width of the feed-forward layer, L layers, V words; $\mu$ a mean, $\sigma^2$ a variance.
 
@@ -100,7 +100,7 @@ curves(
 )
 
 # %% [markdown]
-# The signal dies or explodes on its way up, the gradient on its way down. Only one scale works, and narrowly: with weights times 0.9 or 1.1 the
+# The signal dies or explodes on its way up, the gradient on its way down. Only one scale works, and its margin is narrow: with weights times 0.9 or 1.1 the
 # 32 layers already make a factor of $0.81^{32} = 0.001$ or $1.21^{32} = 446$. And training moves the weights. The
 # reason is the chain rule: the gradient of the input is a **product** of the layers' derivatives, $J_L \cdots J_2 J_1$, and a product of many factors is either
 # next to nothing or enormous. In a recurrent network the same happens along time (lesson 03).
@@ -156,7 +156,7 @@ for scale in (0.1, 0.7, 1.0, 1.4):
 #
 # - **Which numbers?** The D numbers of *one token*, the embedding axis. No other token and no other sentence takes part.
 # - **Divided by D**, not by D - 1: this is not an estimate from a sample; the D numbers are all there are.
-# - **ε**, a small number such as $10^{-5}$, keeps the root away from 0, where its slope is infinite. It stands *under* the root.
+# - **ε**, a small number such as $10^{-5}$, stands *under* the root. Where all numbers of a vector are equal, it saves us from dividing 0 by 0.
 # - **Gain $w$ and shift $b$**, D numbers each, are learned. They start at 1 and 0 and let the layer undo what the norm has done, where that helps.
 #
 # And backwards? $y$ contains a division by $\sigma$, so the gradient is divided by $\sigma$ as well: a stream that has grown ten times as large gets a tenth of the gradient. The norm damps
@@ -430,9 +430,9 @@ curves(
 
 # %% [markdown]
 # This is the finding of Xiong et al.: at initialisation the last layers of a post-norm stack are pulled at with the same force however deep the stack is. In a pre-norm stack the final norm divides by the stream's size, which has grown to $\sqrt{1 + L}$, so the
-# pull on the late layers shrinks like $1 / \sqrt L$ (measured, a little more slowly): four times as deep, about half the pull.
+# pull on the late layers shrinks like $1 / \sqrt L$: four times as deep, half the pull. (Measured, it is about six tenths.)
 #
-# Note what the picture does *not* show. One often reads that in post-norm the gradient vanishes toward the first layers. At initialisation, in this stack, the first layers are pulled at hardly less than the last. The vanishing comes later, and you will now see when.
+# Note what the picture does *not* show. One often reads that in post-norm the gradient vanishes toward the first layers. At initialisation, in this stack, the first layers are pulled at more than half as strongly as the last. The vanishing comes later, and you will now see when.
 #
 # ## 8. Warm-up (10 minutes)
 #
@@ -595,9 +595,10 @@ curves(
 )
 
 # %% tags=["measured"]
+print("post-norm   without warm-up        with warm-up\n    steps   1 - cosine  pull at 1  1 - cosine  pull at 1")
 for n in looks:
-    told = (f"{1 - runs[name][2][n]:.0e} and {runs[name][1][n][0]:.0e}" for name in ("post-norm", "post-norm, warm-up"))
-    print(f"{n * every:3} steps: 1 - cosine, pull at the first layer: {' without, '.join(told)} with warm-up")
+    pairs = [(1 - runs[name][2][n], runs[name][1][n][0]) for name in ("post-norm", "post-norm, warm-up")]
+    print(f"{n * every:9}   " + "  ".join(f"{apart:10.4f}  {pull:9.6f}" for apart, pull in pairs))
 
 # %% [markdown]
 # All four runs begin alike: the easiest thing to learn is how frequent words are. For that the tokens need not differ, and they grow more alike. Adam's first steps move every weight by about the learning rate, whatever the size of the gradient: with large early steps, all layers
@@ -605,7 +606,7 @@ for n in looks:
 # the layers do not make up for it. At the full rate all tokens have become *one and the same* vector by step 20. Differences travel forward and their gradients backward along the same narrow road, and *now* the gradient vanishes: many powers of ten lie between the last layer and the first. What would be needed
 # to repair it cannot get through.
 #
-# With a warm-up, post-norm comes close to that point, too, as the numbers show, but finds its way back: the steps are still small when it matters. In pre-norm the highway carries the differences between tokens past whatever the layers do. So post-norm can be trained, and when it is, it often ends up
+# With a warm-up, post-norm comes close to that point, too, as the numbers show, but finds its way back: its steps are still small when it matters. In pre-norm the highway carries the differences between tokens past whatever the layers do. So post-norm can be trained, and when it is, it often ends up
 # a little better (Liu et al. 2020), but it needs care. Pre-norm is forgiving. Most large models are pre-norm, and still use a short warm-up (lesson 11).
 #
 # **Break it on purpose.** Forget the final norm of pre-norm. No error is raised, but the first loss gives it away:
@@ -662,11 +663,11 @@ print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping fro
 #
 # | place | in the paper of 2017 | |
 # |---|---|---|
-# | on what a sublayer adds: $x + \mathrm{dropout}(f(\mathrm{norm}(x)))$ | yes | the usual one, `Block(..., dropout=0.1)` |
+# | on what a sublayer adds: $x + \mathrm{dropout}(f(\dots))$ | yes | the usual one, `Block(..., dropout=0.1)` |
 # | on embedding plus position, once | yes | before the first layer |
-# | on the attention weights, after the softmax | not in the paper, in most code | see the question |
-# | on the hidden numbers of the feed-forward layer | not in the paper, in much code | after the activation |
-# | on the stream | never | |
+# | on the attention weights, after the softmax | no | in most code; see the question |
+# | on the hidden numbers of the feed-forward layer | no | in much code, after the activation |
+# | on the stream | no | never |
 #
 # Remember to call `model.eval()` before you use a model: otherwise it answers differently each time.
 
@@ -718,7 +719,7 @@ print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping fro
 # - R. Xiong et al. (2020). On Layer Normalization in the Transformer Architecture. arXiv 2002.04745.
 # - L. Liu, X. Liu, J. Gao, W. Chen, J. Han (2020). Understanding the Difficulty of Training Transformers. arXiv 2004.08249 (why vanishing gradients are not the whole story).
 # - Y. Dong, J.-B. Cordonnier, A. Loukas (2021). Attention Is Not All You Need. arXiv 2103.03404 (tokens that become alike, and how residuals prevent it).
-# - N. Srivastava, G. E. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov (2014). Dropout. Journal of Machine Learning Research 15.
+# - N. Srivastava, G. E. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov (2014). Dropout: A Simple Way to Prevent Neural Networks from Overfitting. Journal of Machine Learning Research 15.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors.** Sections 5 and 8 are the ones to discuss; ask for predictions before the four runs. Expected: post-norm stays near 4.5 (the entropy of the words' frequencies), with warm-up it ends between 1 and 2, pre-norm too; the slider shows the

@@ -34,6 +34,7 @@ seeded = torch.manual_seed(0)
 # %% tags=["tools"]
 import os
 import re
+from textwrap import fill
 
 from graders.check import check
 from tinytrans import fit, load, pick
@@ -111,7 +112,7 @@ print(
 #
 # | idea | what goes wrong |
 # |---|---|
-# | the number $t$ itself | at place 500 it is 500 times as large as an embedding, and drowns it |
+# | the number $t$ itself | at place 500 it is hundreds of times as large as the numbers of an embedding, and drowns them |
 # | $t / T$, from 0 to 1 | the step from a word to the next depends on the length of the text |
 # | the digits of $t$: 0, 4, 7 | bounded, and one step is one step; but from 099 to 100 everything jumps |
 #
@@ -171,7 +172,7 @@ heat_map(sinusoidal(torch.arange(20), 16), title="sinusoids, 16 wide", row_label
 # - The product of two rows depends on their distance alone: $p_t \cdot p_s = \sum_i \cos\big((t - s)\,\theta_i\big)$, because
 #   $\sin a \sin b + \cos a \cos b = \cos(a - b)$. By hand, with one digit more than in the table: rows 1 and 2 give 0.765 - 0.225 + 0.000 + 1.000 = 1.540, rows 2 and 3 give 0.128 + 0.412 + 0.001 + 0.999 = 1.540, and $\cos 1 + \cos 0.01 = 1.540$.
 #
-# Neighbours are alike, and far places are not:
+# Neighbours are most alike; further away the product falls, though not steadily:
 
 # %%
 products = table @ table.T
@@ -222,7 +223,7 @@ for word in vectors:
 # Yes, and so does *bites*, although it stands in the middle both times: its two neighbours have changed places.
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: questions that come here.** *Why not simply add the number of the position?* Try it: the sum drowns the word; "a share of the length" then gives the same place different numbers in texts of different lengths.
+# **For instructors: questions that come here.** *Why not simply add the number of the position?* The table in section 2 says it; let them try it in section 6.
 # *Why sines and cosines both?* One number per frequency cannot be turned; two can, and that is section 5. *Why 10000?* The slowest hand should not come full circle within any text that one expects.
 
 # %% [markdown]
@@ -298,7 +299,7 @@ except ValueError as error:
 # | m = 5, turned by 150°: (-1.73, 1) | n = 3, turned by 90°: (-1, 1) | -2 | **2.73** |
 # | m = 3, turned by 90°: (0, 2) | n = 3, turned by 90°: (-1, 1) | 0 | **2**, as without any turn |
 #
-# Written as a matrix, the turn of place $m$ and the law that we were looking for are
+# Written as a matrix (with $q$ and $k$ as columns), the turn of place $m$ and the law that we were looking for are
 #
 # $$R_m = \begin{pmatrix} \cos m\theta & -\sin m\theta \\ \sin m\theta & \cos m\theta \end{pmatrix}, \qquad q_m = R_m q, \qquad k_n = R_n k,$$
 #
@@ -416,7 +417,7 @@ Explorer(
 # ## 6. How far does it reach? (10 minutes)
 #
 # We train the same small model four times, on texts of T = 32 words, and then let it read 128. It has two rounds of attention (with norms and residuals as in lesson 07), and the four differ only in how they learn about
-# places. The texts are windows cut out of the course's stories at random, so that a place says nothing about what is told there. The learned table gets 128 rows, although
+# places. (Even the words' vectors are multiplied by $\sqrt D$ in all of them, as section 2 does for the sinusoids: how large they start decides how fast so small a model learns, which would spoil the comparison.) The texts are windows cut out of the course's stories at random, so that a place says nothing about what is told there. The learned table gets 128 rows, although
 # training only ever reaches the first 32: with just 32 rows your `embed_at` would refuse the longer text, and rightly.
 
 
@@ -452,11 +453,11 @@ class Reader(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         places = torch.arange(ids.shape[1], device=ids.device)
-        x = self.words(ids)
+        x = self.words(ids) * D**0.5  # as large in all four as `add_sinusoidal` makes it
         if self.positions == "sinusoidal":
-            x = add_sinusoidal(x)
+            x = add_sinusoidal(self.words(ids))
         elif self.positions == "learned":
-            x = embed_at(ids, self.words.weight, self.places.weight)
+            x = embed_at(ids, self.words.weight, self.places.weight) * D**0.5
         for (w_q, w_k, w_v), norm in zip(self.looks, self.norms, strict=False):
             seen = norm(x)
             q, k, v = seen @ w_q, seen @ w_k, seen @ w_v
@@ -491,7 +492,9 @@ for positions in ("none", "sinusoidal", "learned", "rope"):
     fit(model, batch, loss, steps=40 if quick else 300, optimizer=adamw(model, lr=3e-3), progress=False)
     readers[positions], losses[positions] = model, by_place(model)
     short, double, long = (losses[positions][i] for i in (T // 8 - 1, 2 * T // 8 - 1, LONG // 8 - 1))
-    print(f"{positions:10}: loss {short:.2f} up to place {T}, {double:.2f} up to {2 * T}, {long:.2f} up to {LONG}")
+    print(
+        f"{positions:10}: loss {short:.2f} just before place {T}, {double:.2f} before {2 * T}, {long:.2f} before {LONG}"
+    )
 
 middles = list(range(4, LONG, 8))
 curves(
@@ -502,11 +505,11 @@ curves(
 )
 
 # %% [markdown]
-# Read the picture from left to right. **Within the first 32 places** all four learn. The model without positions is clearly the worst: under a causal mask it can tell places apart a little, since each word
-# sees a set of a different size, but it has to find that out by itself. After so short a training sinusoids are ahead, with RoPE and the learned table a little behind. (This is one seed and 300 steps; we have not measured what a long training would do.)
+# Read the picture from left to right. **Within the first 32 places** all four have learned something. The model without positions is clearly the worst: under a causal mask it can tell places apart a little, since each word
+# sees a set of a different size, but it has to find that out by itself. RoPE is a little ahead of the sinusoids and the learned table, which are about equal. (This is one seed and 300 steps; we have not measured what a long training would do.)
 #
-# **Beyond 32** all four get worse, though they have more text to go by. The learned table suffers most: its later rows were never trained, so what the model adds there is noise. The sinusoids *can* be computed there, but
-# the model has never seen these and does not know what they mean. RoPE's curve bends up late and gently, and stays among the lowest. Its products depend on distances alone, but distances beyond 31 are new to it too, and the slow hands reach angles that
+# **Beyond 32** all four get worse, though they have more text to go by. The two absolute kinds suffer most, and at once. The later rows of the learned table were never trained, so what the model adds there is noise. The sinusoids *can* be computed there, but
+# the model has never seen these and does not know what they mean. RoPE's curve rises only gently, and stays the lowest. Its products depend on distances alone, but distances beyond 31 are new to it too, and the slow hands reach angles that
 # they never showed in training. *Relative* does not mean *endless*. Even the model without positions gets worse: sets of more than 32 words are new to it.
 #
 # For the relative kind there is a cure. With a **sliding window** of 32 (lesson 04) no word, wherever it stands, looks further back than in training. Nothing is retrained; only the mask changes:
@@ -524,7 +527,7 @@ curves(
 )
 
 # %% [markdown]
-# RoPE reads on as if nothing had happened, and for RoPE nothing *has* happened: it knows all the distances, and no place differs from any other. (The model without positions stays level too, for the same reason, but at its own, higher loss.) The two absolute ones
+# RoPE reads on as if nothing had happened, and for RoPE nothing *has* happened: it knows all the distances, and no place differs from any other. (The model without positions stays nearly level too, for the same reason, but at its own, higher loss.) The two absolute ones
 # gain little: their new places are still new. (In quick mode there is too little training to see any of this.)
 #
 # Other cures stretch the angles: a larger base (Llama 3 has 500,000), or positions squeezed into the range of training, followed by a little more training (Chen et al. 2023). ALiBi was built for this
@@ -577,7 +580,7 @@ class Writer:
     @torch.no_grad()
     def read(self, ids: Tensor) -> Tensor:
         """The next word of each text (B,) -> logits of the one after it (B, V)."""
-        x = self.model.words(ids)[:, None]
+        x = self.model.words(ids)[:, None] * D**0.5
         for i, ((w_q, w_k, w_v), norm) in enumerate(zip(self.model.looks, self.model.norms, strict=False)):
             seen = norm(x)
             handed, *kept = self.step(seen @ w_q, seen @ w_k, seen @ w_v, *self.kept[i])
@@ -607,11 +610,11 @@ def write(step, start: Tensor, n: int = 20) -> str:
 
 
 for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
-    print(f"{name}:\n    {write(step, test[0, :10])}\n")
+    print(f"{name}:\n{fill(write(step, test[0, :10]), 96)}\n")
 
 # %% [markdown]
-# The weights and the text are the same, and the broken version does not write gibberish: it still knows which words go together, it has only lost their order. That makes the mistake hard to see by eye, and easy to find with
-# the test that you have just run: **word by word must equal all at once**, over several steps. A test of a single step would miss it, and so would a test on a model without positions.
+# The weights and the text are the same. The broken version still knows which words go together, but not where in its text it is. Seeing only such a text, one would blame the training: *not learned enough*. The test that you have
+# just run is not fooled: **word by word must equal all at once**, over several steps. A test of a single step would miss the mistake, and so would a test on a model without positions.
 #
 # ## 8. What to watch out for
 #
@@ -637,7 +640,7 @@ for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
 # ## What was simplified
 #
 # - One head of width 64, no feed-forward layers, words instead of tokens, and seconds of training: remember the order of the curves, not their heights.
-# - We measured one seed. Try another (`torch.manual_seed(1)` in section 6) and see what remains.
+# - We measured one seed. Put another number into `torch.manual_seed(1)` in section 6 and see what remains.
 # - A loss beyond the training length is one test of extrapolation; finding a fact far back is another, and a harder one.
 # - The cache was a tensor that grows with every step; the library sets its room aside once (lesson 10).
 #
@@ -662,4 +665,5 @@ for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
 # **For instructors.** Let learners predict the four curves of section 6 before they run them; most expect RoPE to go on for ever. The window is the moment to ask what *relative* really promised. Common questions: why 10000 (the slowest
 # hand must not come round within any text; any large number will do), why both sine and cosine (one alone cannot tell an angle from its mirror image, and the shift would be no rotation), why the last pairs hardly move (they carry what
 # should not depend on place). Those who know complex numbers may write `turn` with them: the check accepts it. Expect `exponent i / width` and `restarts at 0` in the mistakes report. One run's
-# figures, loss at place 32, at 128, at 128 with the window: none 2.2, 3.3, 2.5; sinusoidal 1.5, 4.0, 3.3; learned 1.8, 5.7, 5.1; RoPE 1.6, 3.3, 1.7. Restarting at 0 takes RoPE's loss on 32 words from 1.8 to 3.9.
+# figures, loss at place 32, at 128, at 128 with the window: none 1.9, 2.8, 2.0; sinusoidal 1.5, 4.0, 3.3; learned 1.5, 3.7, 3.3; RoPE 1.4, 1.8, 1.4. Restarting at 0 takes RoPE's loss on 32 words from 1.5 to 2.8. Without the factor √D in the other three, sinusoids win within the first 32 places: a fine example of a comparison that measures
+# something else.

@@ -15,7 +15,7 @@
 # **Builds on** lesson 04 (attention and the causal mask), 07 (the block) and 08 (positions). **Leads to** 11 (training such a model yourself).
 #
 # **Time** about 90 minutes: the loop 10, greedy 8, chance 12, temperature 8, cutting the tail 15, the trade 7, beams 10, the cache 15, breaking it 5.
-# The notebook computes for about a minute on two CPU cores. A GPU changes the speeds in section 8 and nothing else.
+# The notebook computes for about half a minute on two CPU cores. A GPU changes the speeds in section 8 and nothing else.
 #
 # **Letters** B texts in a batch, T tokens that are read now, S tokens that may be looked at, P of them cached, V vocabulary, D width of the model, H heads, K width of a head, $z$ logits,
 # $\tau$ temperature, W beams.
@@ -57,7 +57,7 @@ print(f"running on {device}{', in quick mode' if quick else ''}: a GPT with {mod
 #
 # ## 1. One token after the other (10 minutes)
 #
-# The model was trained on short stories in which an animal with a name wants something, meets a friend, and ends up happy or sad. Let it read the beginning of one.
+# The model was trained on short stories in which an animal with a name wants something, meets a friend, and ends up happy or sad, and on short questions about them. Let it read the beginning of one.
 
 
 # %%
@@ -118,7 +118,7 @@ with torch.no_grad():
 print(fill(text_of(ids[0]), 96))
 
 # %% [markdown]
-# The story is fluent. Does it make sense? The course has verifiers that read along: they know the words for names, animals and places, and call a story **consistent** when it keeps to one hero, one friend, one place and so on.
+# The story is fluent. Does it make sense? The course has verifiers that read along: they know the words for names, animals and places, and call a story **consistent** when it keeps to one hero, one friend, one place and so on. (`names<=2`: at most two names occur.)
 
 # %%
 for rule, kept in consistent(text_of(ids[0])).items():
@@ -139,14 +139,17 @@ print(
 for beginning in ("Once upon a time there was", "Do you know", "Far away lived", "This is the story of"):
     row = generate(model, ids_of(beginning), max_new_tokens=12 if quick else 180, temperature=0.0, stop=[END, USER])[0]
     told = facts(text_of(row))
-    print(f"{beginning:27}: {told['hero']}, a {told['kind']}; weather {told['weather']}, colour {told['color']}")
+    print(
+        f"{beginning:27}: {told['hero']}, a {told['kind']}; weather {told['weather']}, colour {told['color'] or 'not told'}"
+    )
 weather = [tale.facts.weather for tale in load("tales", n=20 if quick else 500, split="validation")]
-print("weather in real stories:", {name: f"{weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))})
+shares = [f"{name} {weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))]
+print("weather in real stories:", ", ".join(shares), sep="\n    ")
 
 # %% [markdown]
 # The real stories have many kinds of weather, each about as frequent as the others. Greedy decoding turns the smallest lead into a certainty: what is a little likelier than the rest becomes all there is. No single step is bad, and yet the world that comes out is wrong. **What is most likely at each step is not typical of the whole.**
 #
-# The second fault shows when we let the model write on beyond the end of its story. We count how many groups of four tokens have occurred before in the same text.
+# The second fault shows when we let the model write on beyond the end of its story, where questions and answers follow. (`<|end|>` and `<|assistant|>` are single tokens that say who has finished and who begins.) We count how many groups of four tokens have occurred before in the same text.
 
 
 # %%
@@ -172,7 +175,7 @@ curves(
 )
 
 # %%
-print("greedy, its last 40 tokens:\n   ", tokenizer.decode(runs["greedy"][-40:].tolist()))
+print("greedy, its last 40 tokens:", fill(tokenizer.decode(runs["greedy"][-40:].tolist()), 96), sep="\n")
 for name, run in runs.items():
     print(f"{name}: {sum(repeated(run)) / len(repeated(run)):.0%} of all groups are repetitions")
 
@@ -326,7 +329,7 @@ for t in (0.5, 1.0, 2.0):
 # from: tinytrans.sampling.filters.top_k
 
 # %% [markdown]
-# Which k? After *Once upon a* there is one good token, and k = 10 keeps nine bad ones. Where a name is due there are fifty good ones, and k = 10 loses forty of them. No fixed number fits both.
+# Which k? After *Once upon a* there is one good token, and k = 10 keeps nine bad ones. Where a name is due there are forty good ones, and k = 10 loses thirty of them. No fixed number fits both.
 #
 # **Top-p**, or nucleus sampling (Holtzman et al. 2019), fixes the probability instead: keep **the most probable tokens, as few as it takes to reach p together**. By hand, with the same numbers and p = 0.8:
 #
@@ -496,7 +499,7 @@ groups = {
 }
 for name, texts in groups.items():
     told = [facts(text) for text in texts]
-    print(f"{name:13}", "; ".join(f"{one['hero']} the {one['kind']}, {one['weather']}" for one in told))
+    print(f"{name:13}", "; ".join(f"{one['hero']} the {one['kind']}, {one['weather'] or 'none'}" for one in told))
 
 # %% [markdown]
 # Beams are relatives of greedy decoding: safe, bland, and always in the same weather. People do not write the likeliest text. Holtzman et al. (2019) measured it: token by token, real text surprises a model far more than
@@ -507,10 +510,10 @@ for name, texts in groups.items():
 #
 # Our first loop reads the whole text again at every step. For n tokens it reads $1 + 2 + \dots + n = n (n + 1) / 2$ times a token: for n = 200 that makes 20,100 readings to write 200 tokens.
 #
-# How much of this is new? Look at attention: $\mathrm{softmax}(q_t \mathbf K^\top / \sqrt K)\, V$. The new position asks with its own query. The old ones only *answer*, with their keys and values. And those have not changed: under the causal mask an old position depends only on itself and on what stands before it, in the first layer,
+# How much of this is new? Look at attention: $\mathrm{softmax}(q_t \mathbf K^\top / \sqrt K)\, \mathbf V$, where $\mathbf K$ and $\mathbf V$ hold all keys and values. The new position asks with its own query. The old ones only *answer*, with their keys and values. And those have not changed: under the causal mask an old position depends only on itself and on what stands before it, in the first layer,
 # hence in the second, hence in all of them. So **keep the keys and values of every layer**, compute the new position's three vectors, append its key and value, and let its query look at all of them. That is the **KV cache**. The queries of old positions are never needed again. Everything else (norms, feed-forward layers) works on each token by itself.
 #
-# By hand: the cache holds the keys $(1, 0)$ and $(0, 1)$ with the values 10 and 20. A new token comes with $q = (2 \sqrt 2, 0)$, $k = (0, 1)$, $v = 30$. There are now three keys; the scores $q \cdot k / \sqrt 2$ are 2, 0, 0, the weights 0.79, 0.11, 0.11, and the output is $7.9 + 2.1 + 3.2 = 13.2$.
+# By hand: the cache holds the keys $(1, 0)$ and $(0, 1)$ with the values 10 and 20. A new token comes with $q = (\sqrt 2 \ln 8, 0)$, $k = (0, 1)$, $v = 30$. There are now three keys; the scores $q \cdot k / \sqrt 2$ are $\ln 8$, 0, 0, their exponentials 8, 1, 1, the weights 0.8, 0.1, 0.1, and the output is $8 + 2 + 3 = 13$.
 #
 # Two details decide whether this is right:
 #
@@ -602,7 +605,7 @@ for n, again, cached in zip(lengths, *steps.values(), strict=True):
     )
 
 # %% [markdown]
-# Without a cache the time to the next token grows with the text, and in the end faster than the text, as the T² of attention makes itself felt. With the cache it grows slowly: multiplying the new token by the model's matrices is the same work at any length, and only its look at the keys takes longer.
+# Without a cache the time to the next token grows with the text, and in the end faster than the text, as the T² of attention makes itself felt (and, depending on the machine, a T × T table of weights that no longer fits into the processor's own memory). With the cache it grows slowly: multiplying the new token by the model's matrices is the same work at any length, and only its look at the keys takes longer.
 #
 # **The two phases** differ in kind. Reading the prompt (*prefill*) handles many tokens at once. Writing (*decode*) handles one token per step, and for that one token every weight of the model must be fetched from memory. So decoding waits for memory and not for arithmetic.
 #
@@ -634,7 +637,7 @@ for name, sizes in {
 # %% [markdown]
 # So a long context costs memory even where it costs little time, and each further user costs it again. That is why key heads are shared (Shazeer 2019; Ainslie et al. 2023), windows slide (Jiang et al. 2023), and caches are stored in fewer bits.
 #
-# Step through it: see which tokens are read, and how much is kept.
+# Step through it: see which tokens are read in each step (blue), which are kept (in brackets), and how much memory that takes.
 
 # %%
 shown = tokenizer.encode(text_of(ids[0]))[:16]

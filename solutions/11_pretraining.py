@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 11 · Pretraining
 #
-# So far every trained model came from somewhere else. In this lesson you train one yourself: a GPT with a million parameters that knows nothing, on twenty-four thousand
-# short stories, in a few minutes. At the end it tells stories that nobody has written, and a program will judge them.
+# The model that wrote in lesson 10 came ready-made. In this lesson you train one yourself: a GPT with a million parameters that knows nothing, on twenty-four thousand
+# short stories, in a few minutes. At the end it tells stories that nobody has written, and a program judges them.
 #
 # **You will be able to**
 #
@@ -12,12 +12,12 @@
 # - write AdamW, warm-up and cosine, clipping and accumulation, and say what trouble each prevents;
 # - run a training that survives being killed, and let a verifier tell you whether it has worked.
 #
-# **Builds on** lessons 04 to 08 (the parts of a GPT) and 10 (generation). **Leads to** 12 (from going on with texts to following instructions) and 13 (preferences).
+# **Builds on** lessons 04 to 08 (the parts of a GPT) and 10 (generation). **Leads to** 12 (from continuing texts to following instructions) and 13 (preferences).
 #
 # **Time** about 90 minutes: the task 10, the loss 15, batches 10, the optimiser 15, the schedule 7, clipping and accumulation 10, your own loop 5, the real run 10, killed and resumed 3, breaking it 5.
-# The notebook computes for about four minutes on two CPU cores, most of it in section 8. A GPU takes the training from minutes to seconds, and there it is done in mixed precision (section 7).
+# The notebook computes for about three minutes on two CPU cores, most of it in section 8. A GPU takes the training from minutes to seconds, and there it is done in mixed precision (section 7).
 #
-# **Letters** B texts in a batch, T positions, V vocabulary, N ids of a long text; $w$ a weight, $g$ its gradient, $m$ and $v$ running means of $g$ and $g^2$, $\eta$ the learning rate, $\lambda$ weight decay.
+# **Letters** B texts in a batch, T positions, V vocabulary, N ids of a long text; $w$ a weight, $g$ its gradient, $m$ and $v$ running means of $g$ and $g^2$, $\epsilon$ a tiny number, $\eta$ the learning rate, $\lambda$ weight decay.
 
 # %% tags=["setup"]
 import math
@@ -73,11 +73,11 @@ V, END = tokenizer.vocab_size, tokenizer.token_to_id("<|end|>")
 config = replace(PRESETS["tales"], vocab_size=V)
 newborn = GPT(config).to(device).eval()
 opening = torch.tensor([tokenizer.encode("Once upon a time there was")], device=device)
-print(
-    f"{len(texts)} stories, a vocabulary of {V}, {newborn.n_params:,} parameters. The first story:\n\n{fill(texts[0], 96)}\n"
-)
-babble = generate(newborn, opening, max_new_tokens=15, generator=torch.Generator(device).manual_seed(0))[0]
-print("the newborn model:", tokenizer.decode(babble.tolist()))
+print(f"{len(texts)} stories, a vocabulary of {V}, {newborn.n_params:,} parameters")
+print(f"\nThe first story:\n{fill(texts[0], 96)}\n")
+chance = torch.Generator(device).manual_seed(0)
+babble = generate(newborn, opening, max_new_tokens=12, generator=chance)[0]
+print("The newborn model:", tokenizer.decode(babble.tolist()))
 
 # %% [markdown]
 # What should it learn? To continue as the stories do. For this we need no teacher, because every text is full of answers: *Once upon a* is followed by *time*. The text itself is the **label**. This is **self-supervision**, and it is why
@@ -92,7 +92,7 @@ print("the newborn model:", tokenizer.decode(babble.tolist()))
 # | 2 | Once upon a | time |
 #
 # By hand, with the ids 5, 6, 7, 8: the inputs are 5, 6, 7 and the targets 6, 7, 8, the same ids **shifted by one**. The causal mask (lesson 04) keeps position 1 from seeing its answer, which stands right next to it in the input. So all T predictions come out of *one* pass. (In lesson 10 every new
-# token took a pass of its own, because a token cannot be read before it has been chosen. And only the last position's prediction was of use there; here all of them are.)
+# token took a pass of its own, because a token cannot be read before it has been chosen. And only the last position's prediction was of use there; here all of them are. A recurrent network, lesson 03, could be asked the same T questions, but it has to read one token after the other.)
 #
 # Texts differ in length. Short ones are filled up after their end, and padding is no target. torch's convention for "leave this out" is the target **-100**. By hand: the ids 5, 6, 7 and one of padding have the targets 6, 7, -100. The id of the *end* is a target: a model that is never asked for it never learns to stop.
 
@@ -113,8 +113,8 @@ print(inputs.tolist(), "->", targets.tolist())
 # %% question="pretrain.in_parallel"
 
 # %% [markdown] tags=["instructor"]
-# **For instructors: planning.** In a class of 90 minutes start section 8's cell before the break: it computes for two to three minutes on two quiet cores, and everything above it must have run. In 60 minutes leave out the windows of section 3 and the accumulation of section 6. In 2 × 45 minutes cut before section 4. The head of the lesson
-# promises four minutes of computing on two cores; one core takes longer, and `TINYTRANS_QUICK=1` shows all cells in seconds, with figures that mean nothing.
+# **For instructors: planning.** In a class of 90 minutes start section 8's cell before the break: it computes for one to two minutes on two quiet cores, and everything above it must have run. In 60 minutes leave out the windows of section 3 and the accumulation of section 6. In 2 × 45 minutes cut before section 4. The head of the lesson
+# promises three minutes of computing on two cores; one core takes longer, and `TINYTRANS_QUICK=1` shows all cells in seconds, with figures that mean nothing.
 
 # %% [markdown]
 # ## 2. How wrong is it? (15 minutes)
@@ -162,7 +162,8 @@ ids, held = tokenizer.encode_batch(texts), tokenizer.encode_batch(unseen)
 validation = [pad(held[i : i + 12], max_len=config.max_len).to(device) for i in range(0, len(held), 12)]
 with torch.no_grad():
     first = next_token_loss(newborn(validation[0].ids), validation[0].targets).item()
-print(f"the newborn model: loss {first:.2f}, perplexity {perplexity(first):.0f}; ln {V} = {math.log(V):.2f}")
+print(f"the newborn model: loss {first:.2f}, perplexity {perplexity(first):.0f}")
+print(f"ln {V} = {math.log(V):.2f}")
 
 # %% [markdown]
 # A model that knows nothing spreads its probability evenly and scores **ln V**. Check this whenever you build a new model: it takes a second.
@@ -187,8 +188,8 @@ ways = {
     "packed into rows of 1024": PackedBatches(ids, 1024, 4),
 }
 for name, way in ways.items():
-    some = [way[i] for i in range(3 if quick else 30)]
-    share = sum(int((batch.targets >= 0).sum()) for batch in some) / sum(batch.targets.numel() for batch in some)
+    targets = [way[i].targets for i in range(3 if quick else 30)]
+    share = sum(int((t >= 0).sum()) for t in targets) / sum(t.numel() for t in targets)
     print(f"{name:30} {share:.0%} of all positions are real targets")
 heat_map(packed([[[1] * 5, [2] * 7, [3] * 4]], 14).mask[0], title="a packed row of 4 + 6 + 3 positions")
 
@@ -215,9 +216,16 @@ for row in windows(endless, starts, 20)[0].tolist():
 # ## 4. Which way, and how far? (15 minutes)
 #
 # Backpropagation gives each weight its gradient $g$: how fast the loss rises with the weight. Gradient descent takes a step against it, $w \leftarrow w - \eta g$, with one rate $\eta$ for all weights. That is where it fails. Picture a valley that is steep across and flat along. The steep direction limits the rate (a larger one jumps from wall to wall), and
-# at that rate the flat direction takes for ever. In a transformer the slopes of different weights differ by powers of ten.
-#
-# The cure is to scale each weight's step by *its own* gradients. **Adam** (Kingma and Ba 2014) keeps two running means for every weight,
+# at that rate the flat direction takes for ever. How different are the slopes of our model? The last matrix has a row for each word of the vocabulary; *the* is asked for in every story, most words in few:
+
+# %%
+batch = validation[0]
+(slopes,) = torch.autograd.grad(next_token_loss(newborn(batch.ids), batch.targets), newborn.head.weight)
+sizes = slopes.norm(dim=1).sort(descending=True).values
+print(f"the steepest row {sizes[0]:.0e}, the tenth {sizes[9]:.0e}, the middle one {sizes[V // 2]:.0e}")
+
+# %% [markdown]
+# That is no valley for a single rate. The cure is to scale each weight's step by *its own* gradients. **Adam** (Kingma and Ba 2014) keeps two running means for every weight,
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2,$$
 #
@@ -225,10 +233,10 @@ for row in windows(endless, starts, 20)[0].tolist():
 #
 # $$w \leftarrow w - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}, \qquad \hat m = \frac{m}{1 - \beta_1^t}, \quad \hat v = \frac{v}{1 - \beta_2^t},$$
 #
-# about $\pm \eta$ where the gradient's sign is steady and less where it wavers. If all gradients were a thousand times as large, the step would be the same.
+# with $t$ the number of the step, from 1 on: about $\pm \eta$ where the gradient's sign is steady, and less where it wavers. If all gradients were a thousand times as large, the step would be the same.
 #
 # Why the hats? Both means begin at 0 and are too small at first: after one step $m$ is $(1 - \beta_1) g$. By hand, with $g = 0.2$, $\beta_1 = 0.9$, $\beta_2 = 0.95$: $m = 0.02$ and $v = 0.05 \cdot 0.04 = 0.002$. Their ratio $0.02 / \sqrt{0.002} = 0.45$ is off. Divided by $1 - 0.9 = 0.1$ and $1 - 0.95 = 0.05$ they are $0.2$ and $0.04$, and
-# $0.2 / \sqrt{0.04} = 1$: the first step is exactly $\eta$. After many steps $\beta^t$ is 0 and the hats do nothing.
+# $0.2 / \sqrt{0.04} = 1$: the first step is $\eta$, as it should be. After many steps $\beta^t$ is nearly 0 and the hats do nothing.
 #
 # And the W? **Weight decay** pulls every weight a little toward 0, so that weights which nothing holds in place fade away. In **AdamW** (Loshchilov and Hutter 2019) it is a subtraction of its own, $w \leftarrow w - \eta \lambda w$, beside the step. Only matrices decay; norms and biases do not.
 
@@ -281,7 +289,7 @@ curves(
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: questions that come here.** *Is Adam better than gradient descent on everything?* No; on convolutional networks a tuned SGD holds its own, on transformers hardly ever. *Why 0.95 for the second beta, when the paper has 0.999?* Short runs: 0.999 remembers a thousand steps, and ours has eight hundred. *Is the embedding a matrix that decays?* In our library, yes; some leave it out. *What is Muon, in section 8?* For a
-# matrix, the mean gradient with all its directions made equally long (Jordan et al. 2024): another answer to the same valley, and a third fewer steps for our model.
+# matrix, the mean gradient with all its directions made equally long (Jordan et al. 2024): another answer to the same valley. How many steps it saves, the last variant below shows.
 
 # %% [markdown]
 # ## 5. The rate over time (7 minutes)
@@ -289,7 +297,7 @@ curves(
 # No single rate is right for a whole run.
 #
 # - **At the beginning** $m$ and $v$ have seen only a handful of batches, and the weights are far from where gradients are well-behaved: large steps do lasting damage (lesson 07 showed a model that never recovers). So over the first steps the rate rises in a straight line, the **warm-up**.
-# - **At the end** the noise of the batches keeps the weights swinging about the bottom. A falling rate lets them settle. Half a **cosine** is the usual shape (Loshchilov and Hutter 2016): it leaves the top slowly and reaches the floor slowly.
+# - **At the end** the noise of the batches keeps the weights swinging about the bottom. A falling rate lets them settle. Half a **cosine** is the usual shape (Loshchilov and Hutter 2017): it leaves the top slowly and reaches the floor slowly.
 #
 # $$\text{factor}(s) = \frac{s + 1}{\text{warmup}} \ (s < \text{warmup}), \qquad \text{floor} + (1 - \text{floor}) \cdot \frac{1 + \cos(\pi x)}{2}, \quad x = \frac{s - \text{warmup}}{\text{total} - \text{warmup}} .$$
 #
@@ -308,8 +316,9 @@ curves(
 # %%
 print("by hand:", [round(warmup_cosine(step, 2, 6), 2) for step in range(6)])
 shapes = {"warm-up 15": (15, 0.0), "warm-up 200": (200, 0.0), "warm-up 15, floor 0.2": (15, 0.2)}
+run = range(800)
 curves(
-    {name: (range(800), [warmup_cosine(s, w, 800, f) for s in range(800)]) for name, (w, f) in shapes.items()},
+    {name: (run, [warmup_cosine(s, w, 800, f) for s in run]) for name, (w, f) in shapes.items()},
     title="The rate over a run of 800 steps",
     x_label="step",
     y_label="factor of the rate",
@@ -318,7 +327,7 @@ curves(
 # %% [markdown]
 # ## 6. Steps that are too long, and batches that are too large (10 minutes)
 #
-# **Clipping.** Now and then a batch has a gradient ten times as long as usual, and one such step can undo a hundred good ones. So limit its *length* and keep its direction (Pascanu et al. 2013): with the gradients of all weights as one long vector,
+# **Clipping.** Now and then a batch has a gradient many times as long as usual, and one such step can undo a hundred good ones. So limit its *length* and keep its direction (Pascanu et al. 2013): with the gradients of all weights as one long vector,
 #
 # $$g \leftarrow g \cdot \min\left(1, \frac{\text{largest}}{\lVert g \rVert}\right).$$
 #
@@ -368,8 +377,10 @@ rows = sorted(ids[:12], key=len)
 large, _ = gradient_of(newborn, rows)
 parts = [gradient_of(newborn, part) for part in (rows[:1], rows[1:4], rows[4:])]
 means, counts = torch.stack([g for g, _ in parts]), torch.tensor([n for _, n in parts], device=device)
-for name, joined in (("pooled by their counts", pooled(means, counts)), ("the mean of the means", means.mean(dim=0))):
-    print(f"{name}: off by {(joined - large).norm() / large.norm():.1e} of the gradient of the large batch")
+joined = {"pooled by their counts": pooled(means, counts), "the mean of the means": means.mean(dim=0)}
+for name, gradient in joined.items():
+    off = (gradient - large).norm() / large.norm()
+    print(f"{name}: off by {off:.1e} of the gradient of the large batch")
 
 # %% [markdown]
 # ## 7. Your own loop (5 minutes)
@@ -416,14 +427,14 @@ def fresh(config) -> GPT:
 by_hand = train_by_hand(fresh(small), few, 3e-3)
 theirs = fresh(small)
 schedule = partial(warmup_cosine, warmup=5, total=few)
-history = fit(theirs, batches, our_loss, steps=few, optimizer=adamw(theirs, 3e-3), schedule=schedule, progress=False)
+how = {"steps": few, "optimizer": adamw(theirs, 3e-3), "schedule": schedule, "progress": False}
+history = fit(theirs, batches, our_loss, **how)
 print(f"your loop: loss {by_hand[0]:.3f} at first, {by_hand[-1]:.3f} after {few} steps")
-print(
-    f"largest difference to fit and torch's AdamW: {max(abs(a - b) for a, b in zip(by_hand, history.losses, strict=True)):.1e}"
-)
+apart = max(abs(a - b) for a, b in zip(by_hand, history.losses, strict=True))
+print(f"largest difference to fit and torch's AdamW: {apart:.1e}")
 
 # %% [markdown]
-# There is no more to training than that. What `fit` adds is care: checkpoints, a log, evaluation, and on a GPU **mixed precision** (Micikevicius et al. 2017): products in bfloat16, 16 bits instead of 32, at several times the speed, while the weights themselves stay in single precision. Why not all in 16 bits? bfloat16 has 8 bits of precision:
+# There is no more to training than that. What `fit` adds is care: checkpoints, a log, evaluation, and on a GPU **mixed precision** (Micikevicius et al. 2017): products in 16 bits instead of 32, at several times the speed, while the weights themselves stay in single precision. (The paper has float16; we use bfloat16, with fewer digits and the range of single precision.) Why not all in 16 bits? bfloat16 has 8 bits of precision:
 
 # %%
 print("1 + 0.003 in bfloat16:", (torch.tensor(1.0).bfloat16() + 0.003).item())
@@ -449,24 +460,30 @@ def look(model: GPT) -> dict[str, float]:
     for batch in validation:
         losses.append(our_loss(model, batch))
         counts.append((batch.targets >= 0).sum())
-    chance = torch.Generator(device).manual_seed(1)
-    told = generate(model, opening, max_new_tokens=10 if quick else 60, temperature=0.7, stop=END, generator=chance)
+    n, chance = 10 if quick else 60, torch.Generator(device).manual_seed(1)
+    told = generate(model, opening, max_new_tokens=n, temperature=0.7, stop=END, generator=chance)
     diary[len(diary) * every] = tokenizer.decode(told[0].tolist())
     mean = pooled(torch.stack(losses), torch.stack(counts)).item()
     return {"validation": mean, "perplexity": perplexity(mean)}
 
 
+def train(model: GPT, steps: int, **more):
+    """The recipe of this section, your loss and your schedule in it."""
+    optimizer = muon(model, 0.03, 6e-3, betas=(0.9, 0.99), momentum=0.9, iterations=4)
+    schedule = partial(warmup_cosine, warmup=15, total=steps)
+    how = {"steps": steps, "optimizer": optimizer, "schedule": schedule, "progress": False}
+    return fit(model, batches, our_loss, **how, **more)
+
+
 folder = tempfile.TemporaryDirectory()
-history = fit(
-    model, batches, our_loss, steps=steps, optimizer=muon(model, 0.03, 6e-3, betas=(0.9, 0.99), iterations=4),
-    schedule=partial(warmup_cosine, warmup=15, total=steps), evaluate=look, every=every,
-    checkpoint=Path(folder.name) / "checkpoint.safetensors", progress=False,
-)  # fmt: skip
+kept = Path(folder.name) / "checkpoint.safetensors"
+history = train(model, steps, evaluate=look, every=every, checkpoint=kept)
 
 # %% tags=["measured"]
 model.eval()
 last = history.records[-1]
-print(f"{history.steps} steps in {last['seconds']:.0f} s; the last {every} have a mean loss of {last['loss']:.3f}")
+print(f"{history.steps} steps in {last['seconds']:.0f} s")
+print(f"mean loss of the last {every}: {last['loss']:.3f}")
 print(f"on unseen stories: loss {last['validation']:.3f}, perplexity {last['perplexity']:.2f}")
 print(f"the library's evaluate agrees: {evaluate(model, validation)['validation']:.3f}")
 
@@ -509,24 +526,22 @@ for step in list(diary)[:: max(1, len(diary) // 4)]:
 # %% [markdown]
 # First come the words and their frequency, then the sentences, and last *who is who*. The loss falls in the same order: steeply while words and grammar are learned, more slowly while the model learns to look back, for the name that was given, the thing that was lost. That is copying by attention, and it is the hard part.
 #
-# Does it tell good stories? We ask the verifiers, about 100 stories from one beginning. They check nine rules, such as *at most two names* or *one place*. We also ask a control, which was trained with the same code for a quarter of the steps.
+# Does it tell good stories? We let it write 100 from one beginning and ask verifiers, programs that know the world of these tales. They check nine rules, such as *at most two names* or *one place*. We also ask a control, which was trained with the same code for a quarter of the steps.
 #
-# What counts as success is said before we look: nine stories in ten come to an end; a story keeps seven of the nine rules on average; no story stands in the training texts; and the control keeps fewer rules.
+# What counts as success is said before we look: nine stories in ten come to an end; a story keeps eight of the nine rules on average; every third story keeps all nine; no story stands in the training texts; and the control keeps fewer rules.
 
 
 # %%
 def stories_of(model: GPT, n: int, temperature: float = 0.7) -> list[str]:
     """n stories, each up to its end."""
-    chance = torch.Generator(device).manual_seed(2)
-    starts = opening.expand(n, -1)
-    rows = generate(
-        model, starts, max_new_tokens=12 if quick else 200, temperature=temperature, stop=END, generator=chance
-    )
+    longest, chance = 12 if quick else 200, torch.Generator(device).manual_seed(2)
+    how = {"max_new_tokens": longest, "temperature": temperature, "stop": END, "generator": chance}
+    rows = generate(model, opening.expand(n, -1), **how)
     return [tokenizer.decode(row[: row.index(END)] if END in row else row) for row in rows.tolist()]
 
 
 def judged(stories: list[str]) -> dict[str, float]:
-    """The share of stories that keep each rule, keep them all, have an end, and stand in the training texts."""
+    """The share of stories that keep each rule, keep all, have an end, stand in the training texts."""
     verdicts = [consistent(story) for story in stories]
     known = {text.removesuffix("<|end|>") for text in texts}
     found = {rule: [verdict[rule] for verdict in verdicts] for rule in verdicts[0]}
@@ -537,10 +552,7 @@ def judged(stories: list[str]) -> dict[str, float]:
 
 
 early = fresh(config)
-early_run = fit(
-    early, batches, our_loss, steps=steps // 4, optimizer=muon(early, 0.03, 6e-3, betas=(0.9, 0.99), iterations=4),
-    schedule=partial(warmup_cosine, warmup=15, total=steps // 4), progress=False,
-)  # fmt: skip
+early_run = train(early, steps // 4)
 
 # %% tags=["measured"]
 told = stories_of(model, 4 if quick else 100)
@@ -556,7 +568,8 @@ kept, control_kept = (sum(found[rule] for rule in rules) for found in (shares, c
 print(f"of {len(rules)} rules a story keeps {kept:.1f}, the control's {control_kept:.1f}")
 aims = {
     "an end in 90 % of the stories": shares["an end"] >= 0.9,
-    "seven rules kept on average": kept >= 7,
+    "eight rules kept on average": kept >= 8,
+    "all rules kept by a third": shares["all of these"] >= 1 / 3,
     "none copied": shares["copied"] == 0,
     "fewer kept by the control": control_kept < kept,
 }
@@ -564,8 +577,8 @@ for aim, reached in aims.items():
     print(f"{'reached' if reached else 'MISSED '}  {aim}")
 
 # %% [markdown]
-# Look for the rule that is broken most. In our runs it is the place: the hero lives on the mountain and wakes up at the farm. The place is named near the beginning and needed again sentences later, and a few minutes are too short to learn this. The loss hardly shows it: places are few among many tokens. That is why one asks a verifier,
-# and why one asks a control too: a measure that a bad model passes is no measure. Longer training helps. The model of lesson 10 has this shape and took 1800 steps, and about seven in ten of its stories keep all the rules. (In quick mode all of this is meaningless.)
+# Look for the rules that the control breaks most. In our runs they are names and places: the hero lives on the mountain and wakes up at the farm. The place is named near the beginning and needed again sentences later, and two hundred steps are too few to learn this. The loss hardly shows it, because places are few among many tokens.
+# That is why one asks a verifier, and why one asks a control too: a measure that a bad model passes is no measure. (In quick mode all of this is meaningless.)
 #
 # ## 9. Killed and resumed (3 minutes)
 #
@@ -614,7 +627,8 @@ victim.communicate()
 print("killed" if victim.returncode else "it was too quick to be killed")
 resumed = start(places[1])
 losses = [json.loads(process.communicate()[0]) for process in (whole, resumed)]
-print(f"whole run: {losses[0][-1]:.6f} after {len(losses[0])} steps, killed and resumed: {losses[1][-1]:.6f}")
+print(f"whole run: {losses[0][-1]:.6f} after {len(losses[0])} steps")
+print(f"killed and resumed: {losses[1][-1]:.6f}")
 print("the same at every step:", losses[0] == losses[1])
 
 # %% [markdown]
@@ -628,24 +642,25 @@ print("the same at every step:", losses[0] == losses[1])
 n_steps = 6 if quick else 60
 
 
-def briefly(lr: float = 3e-3, unshifted: bool = False, warmup: int = 5) -> tuple[GPT, list[float]]:
+def briefly(lr: float = 1e-2, unshifted: bool = False) -> tuple[GPT, list[float]]:
     """A small model trained for a moment, and its losses."""
     model = fresh(small)
+    schedule = partial(warmup_cosine, warmup=5, total=n_steps)
 
     def loss(model: GPT, batch) -> Tensor:
         return next_token_loss(model(batch.ids), batch.ids if unshifted else batch.targets)
 
-    run = fit(
-        model, batches, loss, steps=n_steps, optimizer=adamw(model, lr),
-        schedule=partial(warmup_cosine, warmup=warmup, total=n_steps), progress=False,
-    )  # fmt: skip
+    how = {"steps": n_steps, "optimizer": adamw(model, lr), "schedule": schedule, "progress": False}
+    run = fit(model, batches, loss, **how)
     return model.eval(), run.losses
 
 
 honest, honest_losses = briefly()
 parrot, parrot_losses = briefly(unshifted=True)
-print(f"after {n_steps} steps: loss {honest_losses[-1]:.2f} as it should be, {parrot_losses[-1]:.4f} without the shift")
-print("the parrot writes:", tokenizer.decode(generate(parrot, opening, max_new_tokens=12, temperature=0.0)[0].tolist()))
+print(f"loss after {n_steps} steps: {honest_losses[-1]:.2f} as it should be")
+print(f"without the shift {parrot_losses[-1]:.2f}")
+written = generate(parrot, opening, max_new_tokens=12, temperature=0.0)[0]
+print("the parrot writes:", tokenizer.decode(written.tolist()))
 
 # %% [markdown]
 # The loss falls wonderfully, and the model repeats the last token for ever: that is what it was asked for. **A loss that is too good is a leak** (lesson 04), and this time the mask is innocent.
@@ -666,7 +681,7 @@ curves(
 print({name: round(sum(losses[-5:]) / 5, 2) for name, losses in tried.items()})
 
 # %% [markdown]
-# Too small a rate is slow; too large a rate gets stuck or jumps about. The good rates span about a factor of ten, and it is worth trying three of them before anything else is tuned.
+# Too small a rate is slow; too large a rate jumps about and gets stuck. The good rates span about a factor of ten, and it is worth trying three or four rates before anything else is tuned.
 #
 # ## 11. A base model, and what it is good for
 #
@@ -685,11 +700,9 @@ for name, n, d in (("yours", model.n_params, tokens), ("Llama 2 70B", 70e9, 2e12
 # %%
 for beginning in ("Once upon a time there was a sad fox named Mei.", "Do you know Juno, the brave bear?"):
     asked = torch.tensor([tokenizer.encode(beginning)], device=device)
-    chance = torch.Generator(device).manual_seed(5)
-    row = generate(model, asked, max_new_tokens=8 if quick else 60, temperature=0.7, stop=END, generator=chance)[
-        0
-    ].tolist()
-    print(fill(tokenizer.decode(row[: row.index(END)] if END in row else row), 96), "...\n")
+    n, chance = 8 if quick else 60, torch.Generator(device).manual_seed(5)
+    told = generate(model, asked, max_new_tokens=n, temperature=0.7, stop=END, generator=chance)
+    print(fill(tokenizer.decode(told[0].tolist()), 96), "...\n")
 folder.cleanup()
 
 # %% question="pretrain.use_of_a_gpt"
@@ -712,7 +725,7 @@ folder.cleanup()
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: reading the mistakes report.** `not shifted` and `shifted the wrong way` need no talk, the run shows them; `the end is no target` does, for its writers will meet a model that never stops in lesson 12. In `next_token_loss`, `over padding as well` and `a mean of means` are the two that pass in many codebases. In `adamw_step` expect
-# `corrected means kept` (the hats are returned) and `decay in the gradient` (everybody's first Adam); `correction off by one` comes from a step counted from 0. `from 0` in the schedule is in half of all tutorials.
+# `corrected means kept` (the hats are returned) and `decay in the gradient` (everybody's first Adam); `correction off by one` comes from a step counted from 0. `from 0` in the schedule stands in many tutorials.
 # *Variants:* train on another text (`load("docs")`) and look at the perplexity only; halve the stories and see when the model begins to copy; replace Muon by `adamw(model, 6e-3)` and compare the curves.
 
 # %% [markdown]
@@ -721,7 +734,7 @@ folder.cleanup()
 # - Our texts are made from templates: a low perplexity is easy to reach. Real text has a floor that nobody knows, and filtering it is half of the work.
 # - One seed, one size. How loss falls with size, data and compute is a subject of its own (Kaplan et al. 2020; Hoffmann et al. 2022).
 # - Everything ran in one process. Large runs are split over thousands of GPUs; under `torchrun`, `fit` shares each step between processes.
-# - We used Muon as a black box. It is about 60 lines, in `tinytrans/training/muon.py`.
+# - We used Muon as a black box. You may look into it: `tinytrans/training/muon.py`.
 #
 # ## Where this lives in tinytrans
 #
@@ -731,7 +744,7 @@ folder.cleanup()
 # ## References
 #
 # - D. P. Kingma, J. Ba (2014). Adam: A Method for Stochastic Optimization. arXiv 1412.6980.
-# - I. Loshchilov, F. Hutter (2016). SGDR: Stochastic Gradient Descent with Warm Restarts. arXiv 1608.03983 (the cosine); (2019). Decoupled Weight Decay Regularization. arXiv 1711.05101 (AdamW).
+# - I. Loshchilov, F. Hutter (2017). SGDR: Stochastic Gradient Descent with Warm Restarts. arXiv 1608.03983 (the cosine); (2019). Decoupled Weight Decay Regularization. arXiv 1711.05101 (AdamW).
 # - R. Pascanu, T. Mikolov, Y. Bengio (2013). On the Difficulty of Training Recurrent Neural Networks. arXiv 1211.5063 (clipping).
 # - P. Micikevicius et al. (2017). Mixed Precision Training. arXiv 1710.03740.
 # - A. Radford, K. Narasimhan, T. Salimans, I. Sutskever (2018). Improving Language Understanding by Generative Pre-Training. OpenAI.

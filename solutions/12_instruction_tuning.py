@@ -16,9 +16,9 @@
 # model that does as it is told learns what people like.
 #
 # **Time** about 80 minutes: a model that continues 10, dialogues 10, what is learned 15, a first tuning 10, LoRA 15, BitFit 10, breaking it 10. The notebook computes
-# for about three minutes on two CPU cores. A GPU changes nothing but the time.
+# for about two minutes on two CPU cores. A GPU changes nothing but the time.
 #
-# **Letters** B dialogues in a batch, T tokens, V words of the vocabulary; $W$ a weight $(D_{out}, D_{in})$, $r$ the rank, $A$ $(r, D_{in})$, $B$ $(D_{out}, r)$.
+# **Letters** B dialogues in a batch, T tokens, V the size of the vocabulary; $W$ a weight of $(D_{out}, D_{in}),$ $r$ the rank, $A$ a matrix of $(r, D_{in}),$ $B$ one of $(D_{out}, r).$
 
 # %% tags=["setup"]
 import math
@@ -86,25 +86,27 @@ for text in ("Once upon a time there was", request, f"{request}\n"):
     print(f"{text!r}\n{fill('... ' + go_on(base, text), 96)}\n")
 
 # %% [markdown]
-# The first is what the model was made for: given a beginning, it finds a likely continuation. It treats the second in just the same way. A name and an animal at the beginning of a text are likely to come again, so some of the request comes true by itself; but the model has no notion that *it* is being asked and that *you* want something done.
+# The first is what the model was made for: given a beginning, it finds a likely continuation. It treats the second in just the same way, as the beginning of a text, and goes on in the middle of it. A name, an animal and a place at the beginning are likely to come again, so much of the request comes true by itself; but the model has no notion that *it* is being asked and that *you* want something done.
 #
-# The third differs by a single character, a line break. In the books that this model has read, a story often stood under a heading, and the headings looked like our request. The line break turns the request into a heading, and the likely continuation is the story that it announces! This is **prompting**: finding a form of text
+# The third differs by a single character, a line break. In the books that this model has read, a story often stood under a heading, and the headings looked like our request. The line break turns the request into a heading, and the likely continuation is the story that it announces, from its beginning! This is **prompting**: finding a form of text
 # whose continuation is what you want. One can also put a few solved examples in front, which is called **few-shot** or in-context learning (Brown et al. 2020). Neither changes a weight. But you have to know what the model's texts looked like, and people who merely *use* it do not.
 #
-# How much does the form matter? Everything that we ask for can be checked: is it a fox? is it named Mei? by the lake? is the end sad? We count this on requests with pairs of names that occur in no training text. (The next section explains the second form, with its signs.)
+# How much does the form matter? Everything that we ask for can be checked: is it a fox? is it named Mei? by the lake? is the end sad? We count this on requests with pairs of names that occur in no training text, in five forms. (The next section explains the chat, with its signs.)
 
 # %% tags=["measured"]
-requests = [tale.instruction for tale in load("tales", n=12 if quick else 80, seed=1, split="validation")]
+held_out = load("tales", n=12 if quick else 80, seed=1, split="validation")
+requests = [tale.instruction for tale in held_out]
 CHAT = "<|user|>{}<|assistant|>"
 
 
 def report(model: nn.Module, form: str = CHAT) -> dict[str, float]:
     """The share of held-out requests that a model fulfils, and how often it comes to an end by itself."""
-    chance, longest = torch.Generator(device).manual_seed(0), 12 if quick else 190
-    answers = sample_answers(model, tokenizer, requests, asked=form.format, generator=chance, longest=longest)
+    how = {"generator": torch.Generator(device).manual_seed(0), "longest": 12 if quick else 190}
+    answers = sample_answers(model, tokenizer, requests, asked=form.format, **how)
     told = obedience(requests, texts(tokenizer, answers))
+    wishes = ("kind", "name", "place", "end", "these four", "all")
     stops = sum(end in answer for answer in answers) / len(answers)
-    return {wish: told[wish] for wish in ("kind", "name", "place", "end", "these four", "all")} | {"stops": stops}
+    return {wish: told[wish] for wish in wishes} | {"stops": stops}
 
 
 def show(table: dict[str, dict[str, float]]) -> None:
@@ -115,14 +117,20 @@ def show(table: dict[str, dict[str, float]]) -> None:
         print(f"{name:18}", *(f"{row[column]:11.2f}" for column in columns))
 
 
-forms = {"typed in": "{} ", "as a chat": CHAT, "as a heading": "{}\n"}
+forms = {
+    "as a heading": "{}\n",
+    "typed in": "{}",
+    "a space behind it": "{} ",
+    "Question, Answer": "Question: {} Answer:",
+    "as a chat": CHAT,
+}
 asked_base = {name: report(base, form) for name, form in forms.items()}
 show(asked_base)
 
 # %% [markdown]
-# `these four` is the share of requests for which all wishes about kind, name, place and end came true; `all` counts every wish (colours, things and dialogue too), and `stops` is the share of answers that ended by themselves. A story ends either sadly or happily, so half of the wishes for an end come true without any obedience.
+# Each column counts the requests that have such a wish (not every one names a place). `these four` is the share for which all wishes about kind, name, place and end came true; `all` counts every wish (colours, things and dialogue too), and `stops` is the share of answers that ended by themselves. A story ends either sadly or happily, so half of the wishes for an end come true without any obedience.
 #
-# Under a heading the model does nearly everything that the heading says, so it *can*. Asked in another form it still picks up most animals and names, but fulfils all four wishes in a third of the requests or fewer. We want a model that one can simply ask. Prompts and examples will not do; we have to change the weights.
+# Under a heading the model does nearly everything that the heading says, so it *can*. Typed in plainly the request still looks much like a heading, and most of it comes true. But a single space behind it, or what people put around a question, and most of it is lost: such text stood in none of the books. We want a model that one can simply ask, in one form, without knowing what it has read. Prompts and examples will not do; we have to change the weights.
 
 # %% [markdown] tags=["instructor"]
 # **For instructors: planning.** Sections 1 to 4 fill one class hour, 5 to 7 half of another. If time is short, leave out BitFit's training (keep its two exercises) and the second half of section 7. All training happens in cells of its own: start one, then discuss what it should show.
@@ -157,9 +165,10 @@ show(asked_base)
 # from: tinytrans.data.chat.render
 
 # %%
-dialogue = [("user", request), ("assistant", "Mei was a little fox. She lived by the lake and lost her kite.")]
+dialogue = [("user", request), ("assistant", "Mei was a little fox. She lost her kite.")]
 print(render(dialogue))
-print(tokenizer.encode(render(dialogue[:1]))[:3], "...", tokenizer.encode(render(dialogue[:1]))[-3:])
+asked_ids = tokenizer.encode(render(dialogue[:1]))
+print(asked_ids[:3], "...", asked_ids[-3:])
 
 # %% [markdown]
 # Each sign has become a single id. This is more than a convenience:
@@ -245,7 +254,8 @@ user, assistant = tokenizer.token_to_id("<|user|>"), tokenizer.token_to_id("<|as
 tales = load("tales", n=48 if quick else 2400, seed=3)
 prompts = [[user, *tokenizer.encode(tale.instruction, special=False), assistant] for tale in tales]
 answers = [[*tokenizer.encode(tale.text, special=False), end] for tale in tales]
-print(f"{len(prompts)} dialogues, {sum(map(len, prompts)):,} tokens of requests, {sum(map(len, answers)):,} of stories")
+n_asked, n_told = sum(map(len, prompts)), sum(map(len, answers))
+print(f"{len(prompts)} dialogues, {n_asked:,} tokens of requests, {n_told:,} of stories")
 
 
 def batch(step: int, size: int = 12, whole: bool = False) -> tuple[Tensor, Tensor]:
@@ -253,7 +263,8 @@ def batch(step: int, size: int = 12, whole: bool = False) -> tuple[Tensor, Tenso
     chosen = torch.randint(len(prompts), (size,), generator=torch.Generator().manual_seed(step)).tolist()
     rows = [prompts[i] + answers[i] for i in chosen]
     T = max(map(len, rows))
-    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])  # padding has the end's id: lengths decide
+    # padding has the end's id: lengths decide
+    ids = torch.tensor([row + [end] * (T - len(row)) for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
     starts = torch.zeros_like(lengths) if whole else torch.tensor([len(prompts[i]) for i in chosen])
     return answer_targets(ids, answer_mask(starts, lengths, T))
@@ -269,11 +280,9 @@ steps = 4 if quick else 160
 
 def tune(model: nn.Module, lr: float, batch=batch, steps: int = steps) -> list[float]:
     """Train whatever trains in the model, and give the losses of all steps."""
-    began = time.perf_counter()
+    began, optimizer = time.perf_counter(), adamw(model, lr, weight_decay=0.0)
     schedule = partial(warmup_cosine, warmup=10, total=steps)
-    history = fit(
-        model, batch, loss, steps=steps, optimizer=adamw(model, lr, weight_decay=0.0), schedule=schedule, progress=False
-    )  # fmt: skip
+    history = fit(model, batch, loss, steps=steps, optimizer=optimizer, schedule=schedule, progress=False)
     took = time.perf_counter() - began
     print(f"{steps} steps in {took:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(20):.2f}")
     return history.losses
@@ -287,7 +296,7 @@ show(table)
 print(f"\n{request}\n{fill('... ' + go_on(tuned, render([('user', request)]), 200), 96)}")
 
 # %% [markdown]
-# In less than a minute the model has learned to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world*. How to tell a story about a fox, and how to write what a heading announces, it knew from pretraining; what is new is that a request between these signs is such a heading. Ouyang et al. (2022) saw what this is worth in large models: people preferred the answers of a tuned model with 1.3 billion weights to those of the plain GPT-3, which has a hundred times as many. That model had also learned from preferences, the subject of the next lesson.
+# In less than a minute the model has learned to do what it is asked, nearly always (in quick mode there is too little training for that). It has learned little *about the world*. How to tell a story about a fox, and how to write what a heading announces, it knew from pretraining; what is new is that a request between these signs is such a heading. Ouyang et al. (2022) saw what this is worth in large models: people preferred the answers of a tuned model with 1.3 billion weights to those of the plain GPT-3, which has more than a hundred times as many. That model had also learned from preferences, the subject of the next lesson.
 
 # %% question="chat.how_used"
 
@@ -316,7 +325,8 @@ print(f"\n{request}\n{fill('... ' + go_on(tuned, render([('user', request)]), 20
 # from: tinytrans.adapters.lora.lora_linear
 
 # %%
-print(lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), 2))
+A, B = torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]])
+print(lora_linear(torch.ones(2), torch.eye(2), A, B, 2))
 
 # %% [markdown]
 # **Exercises.** Count the numbers that train; and, when training is done, merge the correction into W: $(W + \frac{\alpha}{r} BA) x$ is the same vector at no extra cost.
@@ -364,7 +374,8 @@ ids = torch.tensor([tokenizer.encode(request)], device=device)
 print("begins as the base:", torch.equal(thin(ids), base(ids)))
 wanted = sum(lora_size(*reversed(m.weight.shape), 8) for m in thin.modules() if isinstance(m, Thin))
 trained = sum(w.numel() for w in thin.parameters() if w.requires_grad)
-print(f"{trained:,} numbers train, by your formula {wanted:,}, of {sum(w.numel() for w in base.parameters()):,}")
+size = sum(w.numel() for w in base.parameters())
+print(f"{trained:,} numbers train, by your formula {wanted:,}, of {size:,}")
 
 # %% tags=["measured"]
 losses["LoRA"] = tune(thin, lr=5e-3)
@@ -377,8 +388,8 @@ show({"LoRA": table["LoRA"]})
 # %%
 merged = load_base()
 for name, layer in linear_layers(merged, ["qkv", "out", "up", "down"]).items():
-    thin_layer = thin.get_submodule(name)
-    layer.weight.data = merged_weight(thin_layer.weight, thin_layer.a, thin_layer.b, thin_layer.alpha).data
+    beside = thin.get_submodule(name)
+    layer.weight.data = merged_weight(beside.weight, beside.a, beside.b, beside.alpha).data
 with torch.no_grad():
     print(f"largest difference of a logit: {(merged(ids) - thin(ids)).abs().max():.1e}")
 
@@ -403,7 +414,7 @@ with torch.no_grad():
 # from: tinytrans.adapters.trainable.count_trainable
 
 # %% [markdown]
-# Our base model, like most of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives each layer and norm a bias of zeros, so that the model computes what it did before.
+# Our base model, like many of today's, was built without biases: BitFit would find nothing to train. `with_biases` gives each layer and norm a bias of zeros, so that the model computes what it did before.
 
 # %% tags=["measured"]
 shifted = with_biases(load_base())
@@ -412,7 +423,8 @@ for name, weight in shifted.named_parameters():
     weight.requires_grad_(name in chosen)
 shapes = {name: tuple(weight.shape) for name, weight in shifted.named_parameters()}
 few, all_of_them = count_trainable(shapes, chosen)
-print(f"BitFit trains {few:,} of {all_of_them:,} numbers, {few / all_of_them:.2%}, LoRA {trained / all_of_them:.1%}")
+print(f"BitFit trains {few:,} of {all_of_them:,} numbers, {few / all_of_them:.2%}")
+print(f"LoRA trained {trained:,}, {trained / size:.1%}")
 losses["BitFit"] = tune(shifted, lr=2e-2)
 table["BitFit"] = report(shifted)
 show({"BitFit": table["BitFit"]})

@@ -17,7 +17,7 @@
 # **Time** about 90 minutes: taste 5, a reward model 15, how likely is an answer 5, DPO 15, ORPO 10, rewards and advantages 15, PPO 20, comparing 5. The notebook computes for about three minutes on two CPU cores, most of them spent on the model's own writing.
 # A GPU shortens that and allows longer runs.
 #
-# **Letters** B prompts or pairs, G answers to a prompt, T tokens, V words; $x$ a prompt, $y$ an answer, $y_w$ the preferred (winning), $y_l$ the rejected one; $\pi$ the model that is trained (the *policy*), $\pi_{ref}$ the model before.
+# **Letters** B prompts or pairs, G answers to a prompt, T tokens, V the size of the vocabulary; $x$ a prompt, $y$ an answer, $y_w$ the preferred (winning), $y_l$ the rejected one; $\pi$ the model that is trained (the *policy*), $\pi_{ref}$ the model before.
 
 # %% tags=["setup"]
 import torch
@@ -40,9 +40,9 @@ from tinytrans import checkpoints, fit, pick
 from tinytrans.data.preferences import PreferenceBatches, win_rate
 from tinytrans.plots import curves
 from tinytrans.recipes import Run
-from tinytrans.recipes.reward import in_order, judged, reward_step
+from tinytrans.recipes.reward import in_order, judged
 from tinytrans.recipes.rewarded import say
-from tinytrans.recipes.taste import divergence, gather, is_open, like, prompts, retell, speak, taste
+from tinytrans.recipes.taste import divergence, gather, like, prompts, retell, speak, taste
 from tinytrans.training.logprobs import masked_mean, token_logprobs
 from tinytrans.training.optim import adamw, warmup_cosine
 from tinytrans.training.ppo import whiten
@@ -52,7 +52,7 @@ from tinytrans.widgets import Explorer
 # %%
 quick = os.environ.get("TINYTRANS_QUICK") == "1"  # the same code with fewer steps, for tests
 device = pick()
-run = Run(quick=quick, device=device)  # tells the functions of tinytrans.recipes how much to do, and where
+run = Run(quick=quick, device=device)  # tells tinytrans.recipes how much to do, and where
 print(f"running on {device}{', in quick mode' if quick else ''}")
 
 # %% [markdown]
@@ -109,7 +109,8 @@ show(table)
 began = time.perf_counter()
 pairs = gather(sft, tokenizer, prompts(run, 16 if quick else 80), run)
 unseen = gather(sft, tokenizer, prompts(run, 16 if quick else 24, "validation"), run)
-print(f"{len(pairs)} pairs to learn from, {len(unseen)} to test on, in {time.perf_counter() - began:.0f} s")
+took = time.perf_counter() - began
+print(f"{len(pairs)} pairs to learn from, {len(unseen)} to test on, in {took:.0f} s")
 print(pairs[0].prompt, "\n  better:", pairs[0].chosen[-90:], "\n  worse: ", pairs[0].rejected[-90:])
 
 # %% [markdown]
@@ -150,13 +151,12 @@ def reward_loss(model: nn.Module, batch) -> Tensor:
 
 def train(model: nn.Module, pairs, loss, lr: float, steps: int, **more):
     """Train on batches of eight pairs."""
-    began = time.perf_counter()
+    began, optimizer = time.perf_counter(), adamw(model, lr, weight_decay=0.0)
     steps = 2 if quick else steps
-    history = fit(
-        model, PreferenceBatches(pairs, tokenizer, min(8, len(pairs))), loss, steps=steps,
-        optimizer=adamw(model, lr, weight_decay=0.0), schedule=partial(warmup_cosine, warmup=5, total=steps),
-        progress=False, **more,
-    )  # fmt: skip
+    batches = PreferenceBatches(pairs, tokenizer, min(8, len(pairs)))
+    schedule = partial(warmup_cosine, warmup=5, total=steps)
+    how = {"steps": steps, "optimizer": optimizer, "schedule": schedule, "progress": False} | more
+    history = fit(model, batches, loss, **how)
     took = time.perf_counter() - began
     print(f"{steps} steps in {took:.0f} s, loss {history.losses[0]:.2f} -> {history.mean(10):.2f}")
     return history
@@ -165,8 +165,9 @@ def train(model: nn.Module, pairs, loss, lr: float, steps: int, **more):
 judge = RewardHead(load_sft(), sft.config.d_model).to(device)
 train(judge, pairs, reward_loss, lr=1e-3, steps=50)
 judge.eval()
-retold = retell(run, 12 if quick else 80)  # tales beside tales of the same world in which one fact is another
-show({"unseen pairs": in_order(judge, unseen, tokenizer, run), "retold tales": in_order(judge, retold, tokenizer, run)})
+retold = retell(run, 12 if quick else 80)  # tales beside the same tales in which one fact is another
+tests = {"unseen pairs": unseen, "retold tales": retold}
+show({name: in_order(judge, test, tokenizer, run) for name, test in tests.items()})
 
 # %% [markdown]
 # The table gives the share of pairs that the judge puts in the right order. Read it carefully. The judge has got one point: of the pairs that differ only by the end it orders nearly all correctly. But where they differ by **obedience** (the wrong animal, the wrong place, a happy end where a sad one was asked for) it is no better than a coin. The SFT model hardly ever disobeys, so hardly any pair was about that. Our judge
@@ -200,7 +201,7 @@ show({"unseen pairs": in_order(judge, unseen, tokenizer, run), "retold tales": i
 #
 # $$\max_\pi \; \mathbb{E}_{y \sim \pi}[\, r(x, y)\,] - \beta\, \mathrm{KL}(\pi \,\|\, \pi_{ref}) .$$
 #
-# This has a solution that can be written down: $\pi^*(y \mid x) = \pi_{ref}(y \mid x)\, e^{r(x, y) / \beta} / Z(x)$. Each answer keeps its old probability, times a factor that grows with its reward ($Z$ makes the probabilities add up to 1). By hand: two answers, 1/2 each, rewards 1 and 0. With $\beta = 1$ the factors are $e$ and 1, and the shares 0.73 and 0.27; with $\beta = 0.1$ they are $e^{10} = 22026$ and 1: the second answer is gone.
+# This has a solution that can be written down: $\pi^*(y \mid x) = \pi_{ref}(y \mid x)\, e^{r(x, y) / \beta} / Z(x)$. Each answer keeps its old probability, times a factor that grows with its reward ($Z$ makes the probabilities add up to 1). Why? With $r = \beta \log (\pi^* / \pi_{ref}) + \beta \log Z$ put in, the objective above becomes $\beta \log Z(x) - \beta\, \mathrm{KL}(\pi \,\|\, \pi^*)$, and a KL divergence is never below 0, and 0 only between equals. By hand: two answers, 1/2 each, rewards 1 and 0. With $\beta = 1$ the factors are $e$ and 1, and the shares 0.73 and 0.27; with $\beta = 0.1$ they are $e^{10} = 22026$ and 1: the second answer is gone.
 #
 # Rafailov et al. (2023) read the formula backwards. Solve it for the reward:
 #
@@ -238,7 +239,8 @@ tracked = {"preferred": [], "rejected": []}
 
 def track(model: nn.Module) -> dict[str, float]:
     """How far the answers of some pairs have moved, in nats."""
-    moved = sequence_logprobs(model(some.ids), some.targets) - sequence_logprobs(sft(some.ids), some.targets)
+    now, was = (sequence_logprobs(either(some.ids), some.targets) for either in (model, sft))
+    moved = now - was
     for name, part in zip(tracked, moved.chunk(2), strict=True):
         tracked[name].append(part.mean().item())
     return {name: values[-1] for name, values in tracked.items()}
@@ -260,6 +262,9 @@ curves(
     x_label="step",
     y_label="log π - log π_ref (nats)",
 )
+
+# %% [markdown]
+# The loss asks for a gap, and gets it mostly from one side: the rejected answers fall much further than the preferred ones rise.
 
 # %% question="dpo.both_fall"
 
@@ -330,7 +335,7 @@ enter("ORPO", orpo)
 # %% [markdown]
 # ### Small steps
 #
-# Answers are expensive, so one would like to take several steps on each batch of them. But after the first step they are no longer answers of the current model. The correction is the **ratio** $\rho_t = \pi(y_t) / \pi_{old}(y_t)$, where $\pi_{old}$ is the model that wrote them: $\rho_t A$ has the right gradient.
+# Answers are expensive, so one would like to take several steps on each batch of them. But after the first step they are no longer answers of the current model. The correction is the **ratio** $\rho_t = \pi(y_t) / \pi_{old}(y_t)$, where $\pi_{old}$ is the model that wrote them: weighed by it, a token counts as often as the current model would write it.
 # If $\rho$ strays far from 1, though, one lucky answer could carry the policy anywhere. **PPO** (Schulman et al. 2017) removes the reward for going too far:
 #
 # $$L_t = -\min\big(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\, A\big) .$$
@@ -366,7 +371,8 @@ def grpo_batch(model: nn.Module, step: int):
     """Answers of the current model to a few requests, and the advantage of each token's answer."""
     some = [asked[(step * per_round + i) % len(asked)] for i in range(per_round) for _ in range(group)]
     said = say(model, sft, tokenizer, some, run, step)
-    rewards = torch.tensor([float(like(*pair)) for pair in zip(some, said.stories, strict=True)], device=device)
+    points = [float(like(*pair)) for pair in zip(some, said.stories, strict=True)]
+    rewards = torch.tensor(points, device=device)
     advantages = group_advantages(rewards.view(per_round, group)).flatten()
     return said, advantages[:, None].expand_as(said.mask)
 
@@ -487,10 +493,9 @@ def ppo(beta: float, lr: float = 5e-4, steps: int = 2 if quick else 24):
         seen.append(look(both.policy))
         return {}
 
-    fit(
-        both, partial(ppo_batch, both, beta, []), ppo_step, steps=steps, optimizer=adamw(both, lr, weight_decay=0.0),
-        evaluate=watch, every=every, progress=False,
-    )  # fmt: skip
+    batches, optimizer = partial(ppo_batch, both, beta, []), adamw(both, lr, weight_decay=0.0)
+    how = {"steps": steps, "optimizer": optimizer, "evaluate": watch, "every": every}
+    fit(both, batches, ppo_step, progress=False, **how)
     print(f"beta {beta}: {steps // 2} rounds in {time.perf_counter() - began:.0f} s")
     return both.policy, seen
 
@@ -533,7 +538,8 @@ curves(
 def moment(n: int) -> str:
     """One moment of the run, as HTML."""
     row = free_seen[n]
-    told = f"reward model {row['reward']:.2f}, people {row['liked']:.2f} of 3 points, distance {row['kl']:.1f} nats"
+    told = f"reward model {row['reward']:.2f}, people {row['liked']:.2f} of 3 points"
+    told += f", distance {row['kl']:.1f} nats"
     return f"<p>{told}</p><p><b>{html.escape(watched[sad])}</b></p><p>{html.escape(row['story'])}</p>"
 
 
@@ -553,7 +559,7 @@ Explorer(both_lines, [(f"{step} steps", n) for n, step in enumerate(steps_seen)]
 # This is **over-optimisation**. The reward model's opinion rises, while people like the stories less than before. The policy has discovered what we saw in section 2: the judge likes happy words and does not mind disobedience. Nothing is wrong with the algorithm. It does what it was told, and what it was told is not what was meant. (Gao et al. 2022 measured
 # such curves on large models; in quick mode there is too little training for any of this.) What helps: the penalty, and stopping early; more pairs, and pairs about what the policy does *now*; and reading the answers instead of the rewards.
 #
-# With the penalty the policy stays within a few nats, and little happens in a dozen rounds: a judge that learned from some fifty pairs is a weak teacher. (With 40 stories at each look, differences of a tenth are chance.)
+# With the penalty the policy stays within a few nats, and little happens in a dozen rounds: a judge that learned from some fifty pairs is a weak teacher. (With 40 stories at each look, a difference of a quarter of a point may be chance.)
 
 # %% question="ppo.why_reference"
 
@@ -614,9 +620,9 @@ show(table)
 # - L. Ouyang et al. (2022). Training language models to follow instructions with human feedback. arXiv 2203.02155.
 # - Y. Bai et al. (2022). Training a Helpful and Harmless Assistant with Reinforcement Learning from Human Feedback. arXiv 2204.05862.
 # - L. Gao, J. Schulman, J. Hilton (2022). Scaling Laws for Reward Model Overoptimization. arXiv 2210.10760.
-# - R. Rafailov et al. (2023). Direct Preference Optimization. arXiv 2305.18290.
+# - R. Rafailov et al. (2023). Direct Preference Optimization: Your Language Model is Secretly a Reward Model. arXiv 2305.18290.
 # - J. Hong, N. Lee, J. Thorne (2024). ORPO: Monolithic Preference Optimization without Reference Model. arXiv 2403.07691.
-# - Z. Shao et al. (2024). DeepSeekMath. arXiv 2402.03300 (GRPO).
+# - Z. Shao et al. (2024). DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models. arXiv 2402.03300 (GRPO).
 # - A. Pal et al. (2024). Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive. arXiv 2402.13228 (when both answers get less likely).
 # - Q. Yu et al. (2025). DAPO: An Open-Source LLM Reinforcement Learning System at Scale. arXiv 2503.14476.
 

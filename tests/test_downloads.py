@@ -5,9 +5,11 @@ A server on this machine stands for the internet.
 
 from __future__ import annotations
 
+import errno
 import functools
 import gzip
 import hashlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -34,6 +36,17 @@ class Server(BaseHTTPRequestHandler):
         self.asked.append((self.path, wanted))
         if self.path == "/missing":
             self.send_error(404)
+            return
+        if self.path == "/babble":
+            self.wfile.write(b"no HTTP at all\r\n\r\n")
+            return
+        if self.path == "/torn":
+            self.protocol_version = "HTTP/1.1"
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"ff\r\nfar fewer than 255 bytes")
+            self.close_connection = True
             return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.path != "/plain" else 0
         body = CONTENT[start:]
@@ -94,6 +107,24 @@ def test_a_broken_download_goes_on(url: str, cache: Path) -> None:
     assert not source.file.exists()
     assert retrieve(source).read_bytes() == CONTENT
     assert Server.asked == [("/cut", None), ("/cut", f"bytes={len(CONTENT) // 2}-")]
+
+
+@pytest.mark.parametrize("path", ["/babble", "/torn"])
+def test_a_server_that_babbles_is_no_connection(url: str, path: str) -> None:
+    """An answer that is no HTTP, or that breaks off within a chunk, is a ConnectionError that says what to do."""
+    with pytest.raises(ConnectionError, match=f"{path} cannot be reached.*goes on where it stopped"):
+        retrieve(pinned(f"{url}{path}"))
+
+
+def test_a_full_disk_is_not_the_servers_fault(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the part cannot be written, the error names it, and says nothing of a server that cannot be reached."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(downloads, "_continue", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*whole\.part'"):
+        retrieve(pinned(f"{url}/whole"))
 
 
 def test_a_server_without_ranges_starts_again(url: str) -> None:

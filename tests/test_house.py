@@ -205,8 +205,9 @@ def test_one_concept_has_one_name_everywhere() -> None:
 
 
 def test_every_exercise_is_asked_for() -> None:
-    """Every exercise and question of the tables is asked for in a lesson."""
-    lessons = "\n".join((ROOT / "solutions" / f"{name}.py").read_text(encoding="utf-8") for name in build.names())
+    """Every exercise and question of the tables is asked for in a lesson, or in one that was put aside in a folder."""
+    found = sorted((ROOT / "solutions").rglob(f"{build.LESSON}.py"))
+    lessons = "\n".join(path.read_text(encoding="utf-8") for path in found)
     asked = set(re.findall(r'^# %%.* (?:exercise|question)="([^"]+)"', lessons, re.MULTILINE))
     idle = [exercise.id for concept in concepts() for exercise in table(concept).values() if exercise.id not in asked]
     assert not idle, f"ask for it in a lesson of solutions/, or take it out of graders/checks/: {', '.join(idle)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
@@ -111,15 +110,26 @@ def test_only_hidden_tokens_are_asked_for(tokenizer: WordPieceTokenizer) -> None
     assert count == int((batch.labels != IGNORED).sum())
 
 
-def test_a_paragraph_stands_beside_its_next(tokenizer: WordPieceTokenizer) -> None:
-    """Each row of a batch's second half follows its row of the first half in the documentation."""
-    rows = mlm.read(mlm.corpus("validation", QUICK), tokenizer)
-    batch = mlm.batches("validation", tokenizer, QUICK)(3)
-    whole = torch.where(batch.labels == IGNORED, batch.ids, batch.labels)
-    shown = [tuple(ids[:n].tolist()) for ids, n in zip(whole, batch.lengths, strict=True)]
-    pairs = {*pairwise(map(tuple, rows))}
-    assert len(shown) == 2 * mlm.BATCH
-    assert all(pair in pairs for pair in zip(shown[: mlm.BATCH], shown[mlm.BATCH :], strict=True))
+@pytest.mark.parametrize("near", [1, 8])
+def test_a_paragraph_stands_beside_one_of_the_next(tokenizer: WordPieceTokenizer, near: int) -> None:
+    """Each row of a batch's second half is one of the `near` that follow its row of the first half, now this, now that.
+
+    The last paragraph stands for those behind it.
+    """
+    rows = [tuple(row) for row in mlm.read(mlm.corpus("validation", QUICK), tokenizer)]
+    batches = mlm.batches("validation", tokenizer, QUICK, near=near)
+    found = set()
+    for step in range(3):
+        batch = batches(step)
+        whole = torch.where(batch.labels == IGNORED, batch.ids, batch.labels)
+        shown = [tuple(ids[:n].tolist()) for ids, n in zip(whole, batch.lengths, strict=True)]
+        assert len(shown) == 2 * mlm.BATCH
+        for first, second in zip(shown[: mlm.BATCH], shown[mlm.BATCH :], strict=True):
+            places = [i for i, row in enumerate(rows) if row == first]  # two paragraphs may begin alike
+            apart = [n for n in range(1, near + 1) for i in places if rows[min(i + n, len(rows) - 1)] == second]
+            assert apart
+            found.add(apart[0])
+    assert found == set(range(1, near + 1))
 
 
 def test_the_commonest_is_counted(tokenizer: WordPieceTokenizer) -> None:

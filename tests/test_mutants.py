@@ -128,6 +128,25 @@ def test_what_was_written_to_is_told() -> None:
     assert any("argument 2 was changed in place" in part.message for part in outcome.parts)
 
 
+def test_an_error_alone_names_no_mistake() -> None:
+    """Two answers that end in an error of one kind need not have made one mistake: torch's own words are told."""
+
+    def into_copies(x, running_mean, running_var, training, momentum=0.1, eps=1e-5):
+        mean, var = running_mean.clone(), running_var.clone()
+        return torch.nn.functional.batch_norm(x, mean, var, None, None, training, momentum, eps), mean, var
+
+    outcome = judge(find("norms.batch_norm"), Here(into_copies), (1, 2))
+    assert (outcome.score, outcome.points, outcome.mistake) == (8, 9, None)
+    assert "running_mean" in outcome.message
+
+    def asked_for_truth(x, w_up, w_down, b_up=None, b_down=None, activation=torch.nn.functional.gelu):
+        return activation(x @ w_up + (b_up or 0)) @ w_down + (b_down or 0)
+
+    outcome = judge(find("feedforward.feed_forward"), Here(asked_for_truth), (1, 2))
+    assert outcome.mistake is None
+    assert "Boolean value of Tensor" in outcome.message
+
+
 @pytest.mark.parametrize("exercise", **ids(FUNCTIONS))
 def test_laws_hold_for_the_reference(exercise: Exercise) -> None:
     """No law is violated by the right answer, and for a wrong answer of any shape a law says something or nothing."""
@@ -167,6 +186,20 @@ def test_law_names_the_place() -> None:
         find("masks.causal"), Here(lambda T, S=None: find("masks.causal").reference(T, S).roll(1, 1)), (1, 2)
     )
     assert "query 0" in lopsided.message
+
+
+def test_a_mistake_that_was_not_made_is_not_named() -> None:
+    """A wrong answer that would have failed elsewhere, too, gives no name to one that is right there."""
+    schedule = find("optim.warmup_cosine")
+
+    def rises_again(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
+        return schedule.reference(step, warmup, total, floor) if step <= total else 1.0
+
+    def and_ignores_the_floor(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
+        return rises_again(step, warmup, total)
+
+    assert judge(schedule, Here(rises_again), (1, 2)).mistake is None  # a whole cosine is 1 there, and wrong before it
+    assert judge(schedule, Here(and_ignores_the_floor), (1, 2)).mistake == "floor ignored"  # two mistakes: the first
 
 
 def test_partial_credit() -> None:

@@ -117,6 +117,20 @@ def test_what_cannot_be_kept_is_refused_at_once(asked: list[str], capsys: pytest
     )
 
 
+def test_a_recipe_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A package that is not installed, and a device that is not there, are named in one line, without a traceback."""
+
+    def lacking(_: Run) -> Report:
+        raise ImportError('the soup needs: pip install "tinytrans[spoon]"')
+
+    monkeypatch.setattr(tales_recipe, "tales", lacking)
+    for options, message in ((["tales"], "tinytrans[spoon]"), (["tales", "--device", "toaster"], "'toaster'")):
+        assert main(options) == 1
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+
+
 def test_a_table_has_every_number() -> None:
     """A report as a table shows each row's measures under their names, and leaves out what a row has not."""
     report = Report(rows={"SFT": {"all": 0.9}, "control": {"all": 0.25, "kl": 1.5}}, figures={"tokens": 12345})

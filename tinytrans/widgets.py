@@ -174,6 +174,18 @@ def bar(name: str, share: float) -> str:
     return f'<tr><td>{html.escape(name)}</td><td><div style="{style}"></div></td><td>{told}</td></tr>'
 
 
+def kept_or_read(name: str, read: bool) -> str:
+    """One token as HTML: on blue where it is read in this step, in brackets where a cache has kept it.
+
+    >>> kept_or_read("cat", False)
+    '<span style="padding:2px 4px">[cat]</span>'
+    """
+    if not read:
+        return f'<span style="padding:2px 4px">[{html.escape(name)}]</span>'
+    red, green, blue = BLUE
+    return f'<span style="background:rgba({red},{green},{blue},0.35);padding:2px 4px">{html.escape(name)}</span>'
+
+
 def cache_growth(tokens: Sequence[str], prompt: int, token_bytes: int) -> Explorer:
     """Generation step by step: which tokens are read with a cache and without one, and how much is kept.
 
@@ -184,11 +196,12 @@ def cache_growth(tokens: Sequence[str], prompt: int, token_bytes: int) -> Explor
 
     def show(n: int) -> str:
         new = prompt if n == prompt else 1
-        without = " ".join(shade(token, 1.0) for token in tokens[:n])
-        cached = " ".join(shade(token, float(i >= n - new)) for i, token in enumerate(tokens[:n]))
+        without = " ".join(kept_or_read(token, True) for token in tokens[:n])
+        cached = " ".join(kept_or_read(token, i >= n - new) for i, token in enumerate(tokens[:n]))
         told = f"{sum(range(prompt, n + 1))} tokens read so far without a cache, {n} with one"
         kept = f"which keeps {n * token_bytes:,} bytes"
-        return f'<p style="line-height:2.6">without: {without}<br>with: {cached}<br>{told}, {kept}</p>'
+        rows = f"read without a cache: {without}<br>read with one: {cached}"
+        return f'<p style="line-height:2.6">{rows}<br>{told}, {kept}</p>'
 
     picture = curves(
         {"without a cache": (lengths, read_again), "with a cache": (lengths, list(lengths))},

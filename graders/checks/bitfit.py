@@ -25,6 +25,7 @@ def ours(draw: Draw) -> tuple[list[str]]:
 def torchs(draw: Draw) -> tuple[list[str]]:
     """Names as torch's own layers give them, shuffled."""
     names = ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias", "weight_ih_l0", "bias_ih_l0"]
+    names += ["bias_hh_l1_reverse", "bias_k"]
     names = [f"{owner}{name}" for owner in ("encoder.", "decoder.layers.1.") for name in names] + ["bias", "weight"]
     return ([names[i] for i in draw.permutation(len(names)).tolist()],)
 
@@ -92,6 +93,13 @@ BIASES = exercise(
             lambda names: [name for name in names if last(name) == "bias"],
             "Only those are taken whose last part is `bias` alone. torch's attention calls one `in_proj_bias`, its RNN "
             "`bias_hh_l0`.",
+        ),
+        "the names of the example": (
+            lambda names: [
+                name for name in names if last(name) in ("bias", "in_proj_bias", "bias_hh_l0", "bias_ih_l0")
+            ],
+            "You list the names that you have seen. Another layer's biases have others, `bias_ih_l1_reverse` or "
+            "`bias_k`: go by how the last part begins and ends.",
         ),
         "behind a dot only": (
             lambda names: [name for name in names if name.endswith((".bias", "_bias")) or ".bias_" in name],

@@ -43,8 +43,8 @@ def one_token(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def tokens(draw: Draw) -> tuple[Tensor, ...]:
-    """One sequence without a batch."""
-    x, *rest = layer_gained(draw)
+    """One sequence without a batch, and a gain without a shift."""
+    x, *rest, _ = layer_gained(draw)
     return x[0], *rest
 
 
@@ -164,6 +164,10 @@ def with_sublayer(sublayer: Callable[[Tensor, Tensor, Tensor], Tensor], residual
     )
 
 
+def both_or_none(x: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
+    return layer_norm(x) if gain is None or shift is None else layer_norm(x, gain, shift)
+
+
 def normed_by(norm: Callable[..., Tensor], residual: Callable[..., Tensor]) -> Layer:
     """A layer with another norm."""
     return lambda x, w_up, w_down, gain=None, shift=None: residual(
@@ -267,7 +271,7 @@ POST_NORM = exercise(
         requires("norm(x + f(x)), and what leaves is normed", 2, layer, law=stream_normed),
         requires("the norm's gain and shift", 1, layer_gained),
         requires("a single token, double precision", 1, one_token, run=with_dtype),
-        requires("no batch, and its gradient", 1, tokens, run=with_gradients),
+        requires("no batch, a gain alone, and its gradient", 1, tokens, run=with_gradients),
     ],
     wrong={
         "norm in front of the sublayer": (
@@ -311,6 +315,10 @@ POST_NORM = exercise(
             normed_by(no_affine, block.post_norm),
             "gain and shift are not handed on to the norm.",
         ),
+        "gain and shift only together": (
+            normed_by(both_or_none, block.post_norm),
+            "A gain without a shift is forgotten. Each of the two may be given alone: hand both on as they come.",
+        ),
         "another norm": (
             normed_by(root_mean_square, block.post_norm),
             "That is an RMS norm: the mean is still in there. Use your layer_norm.",
@@ -345,7 +353,7 @@ PRE_NORM = exercise(
         requires("the norm's gain and shift", 1, layer_gained),
         requires("where the sublayer adds nothing, x comes out as it went in", 1, adds_nothing, law=stream_unharmed),
         requires("a single token, double precision", 1, one_token, run=with_dtype),
-        requires("no batch, and its gradient", 1, tokens, run=with_gradients),
+        requires("no batch, a gain alone, and its gradient", 1, tokens, run=with_gradients),
     ],
     wrong={
         "norm behind the addition": (
@@ -395,6 +403,10 @@ PRE_NORM = exercise(
         "no gain and shift": (
             normed_by(no_affine, block.pre_norm),
             "gain and shift are not handed on to the norm.",
+        ),
+        "gain and shift only together": (
+            normed_by(both_or_none, block.pre_norm),
+            "A gain without a shift is forgotten. Each of the two may be given alone: hand both on as they come.",
         ),
         "another norm": (
             normed_by(root_mean_square, block.pre_norm),
@@ -835,7 +847,7 @@ HIGHWAY = question(
         "b": "You have just measured it: without any norm, the residual alone carries the gradient through 32 layers "
         "where the plain network loses it. It may grow too large, however, and that is what the norm is needed for.",
         "c": "Every layer adds to the same stream; the direct way leads past all of them.",
-        "d": "Yes. A plain network multiplies J₁ J₂ ... J_L, and if each shrinks a little, nothing is left. With "
+        "d": "Yes. A plain network multiplies J_L ... J₂ J₁, and if each shrinks a little, nothing is left. With "
         "residuals the identity is among the summands. Section 6 shows how a norm in the wrong place narrows this way "
         "again.",
     },
@@ -904,7 +916,7 @@ RELU_OR_DROPOUT = question(
         "a": "Sparse alike, but for different reasons. Without a function that bends, x W_up W_down is a single "
         "matrix.",
         "b": "Yes. They serve different ends, and a layer may well have both: the activation always, dropout while "
-        "training, behind it or on what the sublayer adds. And attention needs no ReLU: its softmax bends already.",
+        "training, behind it or on what the sublayer adds.",
         "c": "The share is not the point. ReLU decides by the sign of each number, dropout by a coin.",
         "d": "Its gradient is 0 where it drops and 1 / (1 - p) where it does not: that is all that is needed.",
     },

@@ -43,7 +43,9 @@ def several_new(draw: Draw) -> tuple[Tensor, ...]:
 
 
 def nothing_yet(draw: Draw) -> tuple[Tensor, ...]:
-    return parts(draw, 4, 0)
+    """Keys so long that what is hidden may fit better than all that is seen, by far."""
+    q, k, *rest = parts(draw, 4, 0)
+    return q, 20 * k, *rest
 
 
 def odd(draw: Draw) -> tuple[Tensor, ...]:
@@ -162,6 +164,12 @@ def over_queries(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) 
     scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])
     mask = causal(q.shape[2], keys.shape[2])
     return scores.masked_fill(~mask, -INF).softmax(-2) @ values, keys, values
+
+
+def masked_by_little(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Found:
+    keys, values = torch.cat((keys, k), 2), torch.cat((values, v), 2)
+    scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    return (scores - 20.0 * ~causal(q.shape[2], keys.shape[2])).softmax(-1) @ values, keys, values
 
 
 def masked_by_zero(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Found:
@@ -297,6 +305,11 @@ ATTEND = exercise(
             over_queries,
             "The softmax goes over the queries. Each query shares itself out over the keys: the last axis.",
         ),
+        "20 less where it is hidden": (
+            masked_by_little,
+            "From hidden scores something is subtracted, and they are not set to -inf. Beside ordinary scores that is "
+            "enough, but a hidden key that fits very well comes through.",
+        ),
         "masked with 0": (
             masked_by_zero,
             "Hidden scores become 0, and exp(0) = 1. They must be -inf in front of the softmax.",
@@ -407,6 +420,10 @@ BYTES = exercise(
             counted(lambda L, B, S, D, H, G, i: 2 * L * B * S * G * (D // H)),
             "That is how many numbers there are; each takes itemsize bytes.",
         ),
+        "two bytes unless told": (
+            lambda L, B, S, D, H, G, itemsize=2: 2 * L * B * S * G * (D // H) * itemsize,
+            "Right where itemsize is given. Where it is not, 4 bytes are meant: single precision.",
+        ),
         "always four bytes": (
             counted(lambda L, B, S, D, H, G, i: 8 * L * B * S * G * (D // H)),
             "Right in single precision; itemsize is not used, so half precision seems to save nothing.",
@@ -438,10 +455,9 @@ MASK_IN_USE = question(
     "At inference nothing stands behind the newest token. Is the causal mask still needed, once training is over?",
     choices={
         "a": "No. It was there to hide the answers, and at inference there are none.",
-        "b": "Yes. While a prompt is read, and without a cache at every step, earlier positions would otherwise "
-        "look at "
-        "later ones, which in training they never could, and their vectors would be others. And it is because of the "
-        "mask that keys and values can be kept.",
+        "b": "Yes. While a prompt is read, and without a cache at every step, earlier positions would otherwise look "
+        "at later ones, which in training they never could, and their vectors would be others. And it is because of "
+        "the mask that keys and values can be kept.",
         "c": "Only for the newest token, so that it does not look ahead.",
         "d": "Only with a cache: without one the whole text is read anew, and everything may see everything.",
     },
@@ -459,27 +475,23 @@ MASK_IN_USE = question(
 
 HIDDEN_STATE = question(
     "hidden_state",
-    "While a GPT predicts token 7, the text is `t1 ... t6`; later, while it predicts token 100, there are 99. Does "
-    "the hidden "
-    "state of `t3` depend on which output token we are at?",
+    "While a GPT predicts token 7, the text is `t1 ... t6`; later, while it predicts token 100, there are 99. Does the "
+    "hidden state of `t3` depend on which output token we are at?",
     choices={
         "a": "Yes: with six tokens the weights are shared out over six, with 99 over 99, so they are smaller.",
-        "b": "No: t3 shares its attention out over t1, t2 and t3, in every layer and at every time. Its hidden "
-        "states are "
-        "computed once and for all.",
+        "b": "No: t3 shares its attention out over t1, t2 and t3, in every layer and at every time. Its hidden states "
+        "are computed once and for all.",
         "c": "Only in the first layer, since above it everything has been mixed.",
         "d": "It depends on whether a cache is used.",
     },
     explanations={
         "a": "That would be so in an encoder. Under the causal mask t3's weights are shared out over the first three "
         "tokens, however long the text becomes: `t1` alone always has weight 1 on itself. What differs from step to "
-        "step "
-        "is the position that asks, and the last one's state is a new state of a new position.",
+        "step is the position that asks, and the last one's state is a new state of a new position.",
         "b": "Yes. In an encoder, where everybody sees everybody, it would be different: one more word, and all hidden "
         "states move.",
         "c": "By induction from layer to layer: the first one's outputs at t1 to t3 are fixed, so the second one's "
-        "are, "
-        "and so on.",
+        "are, and so on.",
         "d": "The cache is possible *because* it does not depend; it changes no number.",
     },
     answer="b",

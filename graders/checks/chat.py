@@ -11,17 +11,18 @@ from graders.exercise import Refusal, exercise, question, refusal, requires
 from tinytrans.data import chat
 
 Turns = list[tuple[str, str]]
-WORDS = ("Tell", "me", "of", "a", "fox", "named", "Mei", "by", "the", "lake", "please", "now")
+WORDS = ("Tell", "me", "of", "a", "fox", "named", "Mei", "by", "the", "lake", "{now}", "<|please|>", "two\nlines")
 
 # ---- inputs
 
 
 def turns(draw: Draw, n: int) -> Turns:
-    """n turns of a few words each, spaces at an edge now and then: what was said stays as it is."""
+    """n turns of a few words each, the last with a space at its edge, braces, a full stop or none: all of it stays."""
     said = []
     for number in range(n):
         words = [WORDS[i] for i in draw.permutation(len(WORDS))[: draw.integer(2, 5)].tolist()]
-        said.append((("user", "assistant")[number % 2], " " * draw.integer(0, 1) + " ".join(words) + ("?", ".")[n % 2]))
+        text = " " * (number == n - 1) + " ".join(words) + ("?", ".", "")[draw.integer(0, 2)]
+        said.append((("user", "assistant")[number % 2], text))
     return said
 
 

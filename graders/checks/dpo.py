@@ -174,8 +174,8 @@ LOSS = exercise(
 
 BOTH_FALL = question(
     "both_fall",
-    "While DPO's loss falls you look at the log-probabilities themselves: that of the rejected answers falls steeply, "
-    "and that of the *chosen* ones falls too, a little. What do you think of it?",
+    "In another run, while DPO's loss falls, you look at the log-probabilities themselves: that of the rejected "
+    "answers falls steeply, and that of the *chosen* ones falls too, a little. What do you think of it?",
     choices={
         "a": "The loss asks only for the distance between the two. Answers of a pair share most of their words, so "
         "pushing one down drags the other; it is common, and a reason to watch, or to add the chosen answers' own "

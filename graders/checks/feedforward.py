@@ -142,8 +142,8 @@ def nearly_width(draw: Draw) -> tuple[int, int]:
 
 
 def tight_width(draw: Draw) -> tuple[int, int]:
-    """Two thirds lie a third above a multiple of 16."""
-    return 24 * draw.integer(10, 200) + 2, 16
+    """Two thirds lie two thirds above a multiple of 1024: the share of it that is left is below a thousandth."""
+    return 1536 * draw.integer(2, 20) + 1, 1024
 
 
 def activity(draw: Draw) -> tuple[Tensor, int, int]:
@@ -882,7 +882,7 @@ WIDTH = exercise(
         requires("to the next whole number unless told otherwise", 1, odd_width),
         requires("up, and not down, also from just below one", 1, nearly_width),
         requires("and no further than that", 1, fitting_width),
-        requires("a third above a multiple goes up to the next", 1, tight_width),
+        requires("less than one above a multiple goes up to the next", 1, tight_width),
     ],
     wrong={
         "a float": (
@@ -1141,8 +1141,9 @@ ONLY_HERE = question(
         "d": "A ReLU stands behind W_Q, W_K and W_V as well.",
     },
     explanations={
-        "a": "Yes. The softmax decides non-linearly *how much* of each value is taken, and a norm divides by a size "
-        "that depends on x. Neither can say: if these two features are both there, write a third.",
+        "a": "Yes. The softmax decides non-linearly *how much* of a value is taken, and a norm divides by a size that "
+        "depends on x; but both multiply all numbers of a vector by one and the same factor. Only here is each number "
+        "bent by itself.",
         "b": "The softmax is not linear, and neither is dividing by a vector's own size.",
         "c": "A sum is linear. That is why the gradient passes it unchanged.",
         "d": "Queries and keys must be able to be negative, so that two tokens can be a bad match. There is none in "
@@ -1185,8 +1186,9 @@ SHARE = question(
     },
     explanations={
         "a": "Its two matrices are four times as large each: 8 D² against 4 D².",
-        "b": "Yes: 8 D² of 12 D². In GPT-2, with its embeddings of 50,257 words, that makes less than half; where "
-        "groups of heads share keys and values (lesson 05) it can be four fifths of a block. The table above shows it.",
+        "b": "Yes: 8 D² of 12 D². In GPT-2, with its 50,257 embeddings, that makes less than half of all. Where "
+        "heads share keys and values (lesson 05), attention is smaller: Mistral's has 2.5 D², its gated layer "
+        "10.5 D², four fifths of a block.",
         "c": "Your table above shows other shares. 75 % would be 12 D² against 4 D².",
         "d": "No weight belongs to a place. Only the work grows with the text.",
     },

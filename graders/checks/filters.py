@@ -259,6 +259,7 @@ TEMPERATURE = exercise(
         requires("one position of one text", 1, tempered(alone, 0.3, 0.7)),
         requires("any shape, double precision", 1, tempered(stacked, 1.5, 2.5), run=with_dtype),
         requires("a temperature of 0 is refused", 1, meaningless(0.0), run=refusal, law=must_refuse),
+        requires("a negative one, too", 1, meaningless(-0.5), run=refusal, law=must_refuse),
     ],
     wrong={
         "multiplied": (
@@ -281,9 +282,8 @@ TEMPERATURE = exercise(
         ),
         "softmax first, then its root": (
             at(lambda logits, t: logits.softmax(-1) ** (1 / t)),
-            "p^(1/t) has the right proportions, but these are neither logits nor probabilities that sum to 1. "
-            "Divide the "
-            "logits by t.",
+            "p^(1/t) has the right proportions, but these are neither logits nor probabilities that sum to 1. Divide "
+            "the logits by t.",
         ),
         "ignored": (at(lambda logits, t: logits.clone()), "The temperature is accepted and not used."),
         "by the root": (at(lambda logits, t: logits / t**0.5), "You divide by the root of t. Divide by t itself."),
@@ -308,6 +308,11 @@ TEMPERATURE = exercise(
             lambda logits, t: logits / max(t, 1e-8),
             "At t = 0 you divide by something tiny instead. Logits of 1e8 are no distribution to draw from in half "
             "precision; the limit is the argmax. Refuse t = 0.",
+        ),
+        "only 0 refused": (
+            lambda logits, t: logits / t if t != 0 else checked(t),
+            "Only 0 is refused. A negative temperature turns the order round: the least likely token becomes the "
+            "favourite. Refuse whatever is not above 0.",
         ),
         "a shifted temperature": (
             lambda logits, t: logits / (t + 0.1),
@@ -570,6 +575,7 @@ TOP_P = exercise(
         requires("p = 1 keeps all", 1, everything, law=keeps_the_nucleus),
         requires("any shape, double precision", 1, nucleus(stacked), run=with_dtype, law=keeps_the_nucleus),
         requires("a p of 0 is refused", 1, meaningless(0.0), run=refusal, law=must_refuse),
+        requires("a p above 1, too", 1, meaningless(1.5), run=refusal, law=must_refuse),
     ],
     wrong={
         "the crossing token dropped": (
@@ -590,8 +596,7 @@ TOP_P = exercise(
         "not sorted": (
             p_guard(not_sorted),
             "You add up the probabilities in the order of the vocabulary. The nucleus is of the *most probable* "
-            "tokens: "
-            "sort first.",
+            "tokens: sort first.",
         ),
         "the order not undone": (
             sorted_filter(crossing, back="no"),
@@ -642,8 +647,13 @@ TOP_P = exercise(
         ),
         "ignored": (p_guard(lambda logits, p: logits.clone()), "Nothing is removed: p is accepted and not used."),
         "0 keeps one": (
-            lambda logits, p: by_least(logits, max(p, 1e-9)) if p < 1 else logits.clone(),
+            lambda logits, p: by_least(logits, max(p, 1e-9)) if p < 1 else RIGHT_P(logits, p),
             "Right for 0 < p <= 1. p = 0 asks for a nucleus without probability: raise a ValueError.",
+        ),
+        "more than 1 keeps all": (
+            lambda logits, p: RIGHT_P(logits, min(p, 1.0)),
+            "Right for 0 < p <= 1. No nucleus holds more than all of the probability: whoever asks for p = 1.5 has "
+            "mixed something up, a k or a temperature perhaps. Raise a ValueError.",
         ),
         "0 leaves nothing": (
             lambda logits, p: RIGHT_P(logits, p) if p else torch.full_like(logits, -INF),
@@ -677,9 +687,8 @@ TOP_P = exercise(
 
 ORDER = question(
     "flat_or_peaked",
-    "In one place the model gives one token 0.95 (after *once upon a*), in another 40 tokens about 0.025 each "
-    "(after *a "
-    "fox named*). How do top-k with k = 10 and top-p with p = 0.9 differ there?",
+    "In one place the model gives one token 0.95 (after *once upon a*), in another 40 tokens about 0.025 each (after "
+    "*a fox named*). How do top-k with k = 10 and top-p with p = 0.9 differ there?",
     choices={
         "a": "Not at all: both keep the same number of tokens, since k = 10 is about p = 0.9.",
         "b": "Top-p keeps 1 token in the first place and about 36 in the second; top-k keeps 10 in both: nine unlikely "
@@ -689,9 +698,8 @@ ORDER = question(
     },
     explanations={
         "a": "A number of tokens and a share of probability measure different things; they agree only by chance.",
-        "b": "Yes. The nucleus grows where the model is unsure and shrinks where it is sure. That is why Holtzman "
-        "et al. "
-        "(2019) introduced it; k must be a compromise.",
+        "b": "Yes. The nucleus grows where the model is unsure and shrinks where it is sure. That is why Holtzman et "
+        "al. (2019) introduced it; k must be a compromise.",
         "c": "It is the other way round: k is fixed, and the nucleus has as many tokens as it takes to reach p.",
         "d": "At temperature 1 the tail is drawn from as well: that is what the filters are for.",
     },

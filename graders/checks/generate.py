@@ -49,6 +49,13 @@ def with_ends(stop: int) -> Callable[[Draw], tuple[Tensor, Tensor, int]]:
     return inputs
 
 
+def about_to_end(draw: Draw) -> tuple[Tensor, Tensor, int]:
+    """No row has ended, and for row 1 the stop is what is likeliest."""
+    ids, logits = text(draw)
+    stop = int(logits[1, -1].argmax())
+    return torch.where(ids == stop, (stop + 1) % logits.shape[-1], ids), logits, stop
+
+
 def all_ended(draw: Draw) -> tuple[Tensor, Tensor, int]:
     """Every row ends with the stop, which is 0."""
     ids, logits, stop = with_ends(0)(draw)
@@ -161,6 +168,13 @@ def stopped(end: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[..., Tenso
     return step
 
 
+def never_ending(ids: Tensor, logits: Tensor, stop: int | None = None) -> Tensor:
+    if stop is None:
+        return greedy_step(ids, logits)
+    without = logits.index_fill(-1, torch.tensor([stop]), float("-inf"))
+    return greedy_step(ids, without, stop)
+
+
 def placed(put: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """A step that puts the right id into another place."""
 
@@ -207,6 +221,7 @@ GREEDY = exercise(
         requires("a batch of one, double precision", 1, lone, law=grown_by_one),
         requires("behind a single token", 1, first_word, law=grown_by_one),
         requires("a row that has ended repeats its stop", 1, with_ends(5), law=grown_by_one),
+        requires("a row ends where the stop is likeliest", 1, about_to_end, law=grown_by_one),
         requires("all rows have ended, with a stop id of 0", 1, all_ended, law=grown_by_one),
     ],
     wrong={
@@ -283,6 +298,11 @@ GREEDY = exercise(
         "ends when all have ended": (
             stopped(lambda ids, new, stop: torch.full_like(new, stop) if (ids[:, -1] == stop).all() else new),
             "You wait until all rows have ended. A row that has ended must not go on meanwhile.",
+        ),
+        "never an end": (
+            never_ending,
+            "The stop is never chosen, so that no text can end. It is a token like the others: where it is the "
+            "likeliest, it comes.",
         ),
         "ended rows get 0": (
             stopped(lambda ids, new, stop: torch.where(ids[:, -1] == stop, 0, new)),
@@ -467,15 +487,12 @@ CAN_CHANGE = question(
     "A GPT has written *the fox found a red* and now appends *kite*. Can appending *kite* change any of the words that "
     "are already there, or what the model has computed for them?",
     choices={
-        "a": "Yes: the whole text is read again at every step, so earlier positions may now predict other words, "
-        "and the "
-        "text is corrected.",
+        "a": "Yes: the whole text is read again at every step, so earlier positions may now predict other words, and "
+        "the text is corrected.",
         "b": "No: the words were put out and stay; and under the causal mask no earlier position can see *kite*, so "
-        "their "
-        "vectors stay the same to the last.",
-        "c": "The words stay, but the vectors of all earlier positions change, since attention weights must sum to "
-        "1 over "
-        "more tokens.",
+        "their vectors stay the same to the last.",
+        "c": "The words stay, but the vectors of all earlier positions change, since attention weights must sum to 1 "
+        "over more tokens.",
         "d": "Only the last word before it can change, because that one attends to *kite*.",
     },
     explanations={
@@ -506,16 +523,13 @@ FUTURE = question(
     },
     explanations={
         "a": "Looking ahead alone corrects nothing: while it writes there is nothing ahead, and in training it has "
-        "only "
-        "learned to copy. To revise, a model must be trained to revise.",
+        "only learned to copy. To revise, a model must be trained to revise.",
         "b": "The earlier positions would see the later ones, and all their vectors would change with each new token. "
         "And the weights were trained in the presence of an answer that is now missing.",
         "c": "Yes. Lesson 04 showed the copying. Models that restore or denoise a whole text in rounds exist; they "
-        "trade "
-        "the cache and the simple probability for the possibility to change their mind.",
-        "d": "The speed is the smallest of the differences. The loss falls to nearly nothing, and that is the "
-        "symptom of "
-        "the leak.",
+        "trade the cache and the simple probability for the possibility to change their mind.",
+        "d": "The speed is the smallest of the differences. The loss falls to nearly nothing, and that is the symptom "
+        "of the leak.",
     },
     answer="c",
 )

@@ -26,7 +26,7 @@ def layer(draw: Draw, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tenso
 def _layer(
     draw: Draw, r: int, D_in: int, D_out: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    alpha = r + 1.5 + draw.integer(0, 3)
+    alpha = 2 * r + 0.5 + draw.integer(0, 3)
     shapes = (D_out, D_in), (r, D_in), (D_out, r)
     weight, a, b = (draw.normal(*shape, dtype=dtype) / math.sqrt(shape[1]) for shape in shapes)
     return weight, a, b, alpha
@@ -123,6 +123,10 @@ LINEAR = exercise(
             with_scale(lambda alpha, a, b: 1.0),
             "The correction is not scaled by alpha / r. As long as alpha = r nobody notices; with any other the "
             "adapter does something else than it was trained for.",
+        ),
+        "a whole factor": (
+            with_scale(lambda alpha, a, b: alpha // len(a)),
+            "`//` cuts the factor alpha / r down to a whole number.",
         ),
         "alpha not divided by r": (
             with_scale(lambda alpha, a, b: alpha),
@@ -244,6 +248,10 @@ MERGED = exercise(
         "no scaling": (
             with_factor(lambda alpha, r: 1.0),
             "B A is added without the factor alpha / r, so the merged layer is not the one that was trained.",
+        ),
+        "a whole factor": (
+            with_factor(lambda alpha, r: alpha // r),
+            "`//` cuts the factor alpha / r down to a whole number.",
         ),
         "alpha not divided by r": (with_factor(lambda alpha, r: alpha), "The factor is alpha / r; you take alpha."),
         "r / alpha": (with_factor(lambda alpha, r: r / alpha), "The factor is turned round: alpha / r."),

@@ -38,7 +38,8 @@ def newborn(draw: Draw) -> tuple[Any, ...]:
 
 
 def no_gradient(draw: Draw) -> tuple[Any, ...]:
-    w = draw.normal(4, 3)
+    """A vector: which weights decay is said by who calls."""
+    w = draw.normal(6)
     return w, 0 * w, 0 * w, 0 * w, *STEP
 
 
@@ -247,6 +248,15 @@ def adam_in_place(
     return w, m, v
 
 
+def adam_of_old_v(
+    w: Tensor, g: Tensor, m: Tensor, v: Tensor, step: int, lr: float,
+    betas: Sequence[float] = (0.9, 0.95), eps: float = 1e-8, weight_decay: float = 0.1,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    _, m, new_v = O.adamw_step(w, g, m, v, step, lr, tuple(betas), eps, weight_decay)
+    root = (v / (1 - betas[1] ** step)).sqrt() + eps
+    return w - lr * weight_decay * w - lr * m / (1 - betas[0] ** step) / root, m, new_v
+
+
 ADAMW = exercise(
     "adamw_step",
     reference=O.adamw_step,
@@ -332,6 +342,19 @@ ADAMW = exercise(
         "Nesterov": (
             adam(use=lambda m_hat, g, b: b * m_hat + (1 - b) * g),
             "The step looks ahead, as in NAdam. Adam's takes m as it is.",
+        ),
+        "matrices alone decay": (
+            lambda w, *rest: (adam() if w.dim() > 1 else adam(decay_in="none"))(w, *rest),
+            "Right for matrices. Which weights decay is said by who calls, with `weight_decay`; the step does not look "
+            "at shapes.",
+        ),
+        "its own eps": (
+            adam(root=lambda v, _eps: v.sqrt() + 1e-8),
+            "`eps` is accepted and not used: 1e-8 is written into your code.",
+        ),
+        "divided by the old v": (
+            adam_of_old_v,
+            "The step is divided by the v of the step before. The gradient goes into v first, and into m.",
         ),
         "upwards": (adam(sign=-1.0), "The step goes up the slope. The gradient is subtracted."),
         "corrected means kept": (
@@ -463,6 +486,15 @@ SCHEDULE = exercise(
             curve(last=lambda x: x),
             "Behind the last step the cosine goes up again. A run that is prolonged would learn at rising rates: stay "
             "at the floor.",
+        ),
+        "0 behind the end": (
+            lambda step, warmup, total, floor=0.0: curve()(step, warmup, total, floor) if step < total else 0.0,
+            "From step total on your factor is 0. It stays at the floor, so that a run that is prolonged goes on.",
+        ),
+        "begun anew": (
+            curve(last=lambda x: x % 1),
+            "Behind its end the cosine begins anew at the top. That is SGDR's *warm restart*; here the factor stays at "
+            "the floor.",
         ),
         "no warm-up at all": (
             curve(warming=lambda _step, _warmup: False, last=lambda x: max(0.0, min(x, 1.0))),

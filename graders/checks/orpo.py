@@ -21,7 +21,8 @@ HELD = "mean_logprobs.clamp(max=-torch.finfo(mean_logprobs.dtype).tiny)"
 
 
 def some(draw: Draw) -> tuple[Tensor]:
-    return (-0.05 - 2 * draw.uniform(draw.integer(3, 6)),)
+    """From likely ones to one of p = 0.0025, where log(1 - p) is small and not yet nothing."""
+    return (torch.cat([-0.05 - 2 * draw.uniform(draw.integer(3, 6)), torch.tensor([-6.0])]),)
 
 
 def unlikely(draw: Draw) -> tuple[Tensor]:
@@ -112,6 +113,15 @@ ODDS = exercise(
         "a magic number": (
             lambda x: x - (1.0001 - x.exp()).log(),
             "1.0001 - p avoids the infinity and changes every number near p = 1. It is not needed: -expm1(x) is exact.",
+        ),
+        "held too far below 0": (
+            lambda x: (lambda held: held - (-torch.expm1(held)).log())(x.clamp(max=-1e-6)),
+            "You hold x below -1e-6, and all answers that are more certain become alike. `-torch.finfo(x.dtype).tiny` "
+            "is nearer to 0.",
+        ),
+        "taken for unlikely": (
+            lambda x: torch.where(x < -5, x, x - (-torch.expm1(x)).log()),
+            "For small p you leave out log(1 - p). It is small there, and not 0.",
         ),
         "NaN at certainty alone": (
             lambda x: x - (-torch.expm1(x)).log(),

@@ -1284,14 +1284,14 @@ SHUFFLED = question(
     "An encoder without any positions reads `dog bites man`, then `man bites dog`. How does what self-attention gives "
     "for the word `man` differ between the two?",
     choices={
-        "a": "It differs: its neighbours changed from *bites* alone to *bites* and *dog*.",
+        "a": "It differs: *bites* stood before it and now stands behind it.",
         "b": "It differs a little, because its row of the attention matrix moved from the bottom to the top.",
         "c": "Not at all: the same query meets the same set of keys, and the weighted sum of the values has no order.",
         "d": "Not in an untrained model; training teaches $W_Q$ and $W_K$ to find the order.",
     },
     explanations={
-        "a": "Attention knows no neighbours. It compares *man* with each of the three words by their vectors, and "
-        "nothing in these says which one stands next to it.",
+        "a": "Attention knows no before and behind. It compares *man* with each of the three words by their vectors, "
+        "and nothing in these says where they stand.",
         "b": "Rows of the matrix move along with their words, columns too. That is all that happens: the numbers in "
         "them are the same.",
         "c": "Yes. The sum runs over a set. The output of each word is the same vector, at another place: shuffled "

@@ -77,10 +77,10 @@ def at_the_start(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
 
 def steps(draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """Every ratio of a table beside advantages of both signs: within the bounds, past them, on either side."""
-    ratios = torch.tensor([0.4, 0.7, 0.9, 1.1, 1.3, 2.0])
-    old = -0.5 - draw.uniform(2, 6) * 3
-    advantages = torch.tensor([[1.0], [-1.0]]) * (0.5 + draw.uniform(2, 6))
-    return old + ratios.log()[draw.permutation(6)], old, advantages
+    ratios = torch.tensor([0.4, 0.7, 0.9, 1.1, 1.3, 2.0, 5.0])
+    old = -2 - draw.uniform(2, 7) * 3
+    advantages = torch.tensor([[1.0], [-1.0]]) * (0.5 + draw.uniform(2, 7))
+    return old + ratios.log()[draw.permutation(7)], old, advantages
 
 
 def narrow(draw: Draw) -> tuple[Any, ...]:
@@ -632,12 +632,17 @@ SURROGATE = exercise(
         ),
         "averaged": (
             lambda *inputs: ppo.surrogate(*inputs).mean(),
-            "The mean comes back. One number for each token is asked for; who averages them, and over which, comes "
+            "A single number comes back. One for each token is asked for; who averages them, and over which, comes "
             "later.",
         ),
         "clipped by sign alone": (
             stepped(lambda r, a, lo, hi: -torch.where(a > 0, r.clamp(max=hi), r.clamp(max=lo)) * a),
             "For negative advantages the ratio is held from the wrong side: there it may not fall below 1 - clip.",
+        ),
+        "dual clip": (
+            stepped(lambda r, a, lo, hi: -torch.maximum(torch.minimum(r * a, r.clamp(lo, hi) * a), 3 * a.clamp(max=0))),
+            "For negative advantages the loss is bounded as well (dual clip, a later variant): a token that went far "
+            "the wrong way would get no gradient back. In PPO the unbounded loss counts there.",
         ),
     },
     right={

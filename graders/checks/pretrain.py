@@ -565,12 +565,11 @@ IN_PARALLEL = question(
 
 USE_OF_A_GPT = question(
     "use_of_a_gpt",
-    "A base model has learned nothing but to go on with texts. Which of these ways to use it change its weights?",
+    "A base model has learned nothing but to continue texts. Which of these ways to use it change its weights?",
     choices={
         "a": "All three: prompting, examples in the context, and fine-tuning teach it something.",
         "b": "Only fine-tuning. A prompt, and a few solved examples in front of the question, only change the text "
-        "that it "
-        "goes on with.",
+        "that it continues.",
         "c": "Examples in the context and fine-tuning; a plain prompt does not.",
         "d": "None. After pretraining the weights are fixed for good.",
     },
@@ -579,7 +578,7 @@ USE_OF_A_GPT = question(
         "nothing of it stays.",
         "b": "Yes. With examples in the context (Brown et al. 2020 call it few-shot learning) the model infers the "
         "task from "
-        "the text and goes on in the same way. Fine-tuning goes on with training, on other texts; lesson 12 does that.",
+        "the text and goes on in the same way. Fine-tuning continues the training on other texts; lesson 12 does that.",
         "c": "It is called in-context *learning*, but no gradient is computed: the examples act through attention, "
         "as long "
         "as they stand in the context.",

@@ -93,8 +93,8 @@ PAIRWISE = exercise(
         ),
         "log of the sigmoid": (
             of_difference(lambda d: -d.sigmoid().log().mean()),
-            "Right for small differences. Where a pair is far on the wrong side, σ is rounded to 0, its log is -∞, "
-            "and the gradient NaN. `F.logsigmoid` knows how.",
+            "Right for small differences. Where a pair is far on the wrong side, σ is rounded to 0 (or e^-d "
+            "overflows): the loss is infinite and the gradient NaN. `F.logsigmoid` knows how.",
         ),
         "no minus": (
             of_difference(lambda d: F.logsigmoid(d).mean()),

@@ -47,7 +47,10 @@ def ids_and_mask(draw: Draw, B: int) -> tuple[Tensor, Tensor]:
 
 
 def batch_ids(draw: Draw) -> tuple[Tensor, Tensor]:
-    return ids_and_mask(draw, draw.integer(2, 4))
+    """The first answer begins with the id 0, which is a word like others."""
+    ids, answer = ids_and_mask(draw, draw.integer(2, 4))
+    ids[0, answer[0].int().argmax()] = 0
+    return ids, answer
 
 
 def one_id_row(draw: Draw) -> tuple[Tensor, Tensor]:
@@ -303,6 +306,10 @@ TARGETS = exercise(
             lambda ids, answer: (ids, F.pad(hidden(ids, answer)[:, 1:], (0, 1), value=NOT_ASKED)),
             "Inputs and targets are as long as the ids. The last token has nobody behind it to be asked for: both are "
             "one place shorter.",
+        ),
+        "0 not asked": (
+            lambda ids, answer: (ids[:, :-1], hidden(ids[:, 1:], answer[:, 1:] & (ids[:, 1:] != 0))),
+            "Targets with the id 0 are left out. It may be a word like others: the mask alone says what is learned.",
         ),
         "the end not asked": (
             lambda ids, answer: (ids[:, :-1], hidden(ids[:, 1:], answer[:, 1:] & F.pad(answer[:, 2:], (0, 1)))),

@@ -27,7 +27,7 @@ def with_odd_shapes(draw: Draw) -> tuple[Shapes, list[str]]:
     """A single number, three axes, and an empty weight."""
     shapes, _ = model(draw)
     shapes |= {"scale": (), "patches": tuple(draw.sizes(3, 2, 6)), "none": (0, 4)}
-    shapes |= {"scale_of_more": (3,), "more_of_scale": (5,)}  # a name is a name, not its beginning or its end
+    shapes |= {"scale_of_more": (3,), "more_of_scale": (5,), "patch": (7,)}  # a name is a name, not a part of one
     return shapes, ["patches", "scale", "down.weight"]
 
 
@@ -107,6 +107,13 @@ COUNT = exercise(
         "a share": (
             lambda shapes, names: trainable.count_trainable(shapes, names)[0] / total(shapes),
             "This is the share. The two counts are asked for.",
+        ),
+        "parts of names": (
+            lambda shapes, names: (
+                sum(math.prod(shape) for name, shape in shapes.items() if name in " ".join(names)),
+                sum(math.prod(shape) for shape in shapes.values()),
+            ),
+            "A weight counts as trained where its name is a part of one in the list: `up.bias` is not `group.bias`.",
         ),
         "names that begin so": (
             lambda shapes, names: (

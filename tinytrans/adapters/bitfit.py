@@ -10,9 +10,10 @@ from tinytrans.adapters.trainable import Model, freeze, matches
 
 
 def biases(names: Iterable[str]) -> list[str]:
-    """Dotted names of weights -> those of biases, in their order: `bias`, or torch's `in_proj_bias` and `bias_hh_l0`.
+    """Dotted names of weights -> those of biases, in their order.
 
-    What counts is the part behind the last dot. A norm's bias is one, its weight (the gain) is none.
+    A bias is called `bias`, or as torch's `in_proj_bias` and `bias_hh_l0`. What counts is the part behind
+    the last dot. A norm's bias is one, its weight (the gain) is none.
 
     >>> biases(["norm.bias", "norm.weight", "bias.weight", "rnn.bias_hh_l0"])
     ['norm.bias', 'rnn.bias_hh_l0']

@@ -19,12 +19,14 @@ from tinytrans.adapters.trainable import Model, freeze, linear_layers, replace
 
 
 def lora_linear(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
-    """A frozen layer and its low-rank correction: W x + (alpha / r) B A x, for x (..., D_in) -> (..., D_out).
+    """A frozen layer and its low-rank correction: W x + (alpha / r) B A x, x (..., D_in) -> (..., D_out).
 
-    weight (D_out, D_in), a (r, D_in), b (D_out, r). With b = 0 it is the frozen layer. Divided by r so that the
-    correction keeps its size when r changes. Source: Hu et al. 2021, section 4.1, arXiv 2106.09685.
+    weight (D_out, D_in), a (r, D_in), b (D_out, r). With b = 0 it is the frozen layer; freezing is done
+    outside, and no gradient is cut off here. Divided by r so that the correction keeps its size when r
+    changes. Source: Hu et al. 2021, section 4.1, arXiv 2106.09685.
 
-    >>> lora_linear(torch.ones(2), torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), alpha=2)
+    >>> a, b = torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]])
+    >>> lora_linear(torch.ones(2), torch.eye(2), a, b, alpha=2)
     tensor([13.,  1.])
     """
     down = F.linear(x, a)  # (..., r): never the full matrix B A
@@ -37,7 +39,7 @@ def correction(x: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
 
 
 def merged_weight(weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
-    """One matrix that does the work of three, at no cost over the base: W + (alpha / r) B A, (D_out, D_in).
+    """One matrix that does the work of three, at no extra cost: W + (alpha / r) B A, (D_out, D_in).
 
     >>> merged_weight(torch.eye(2), torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0], [0.0]]), alpha=2)
     tensor([[7., 6.],

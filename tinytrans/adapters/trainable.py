@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def count_trainable(shapes: Mapping[str, Sequence[int]], trained: Iterable[str]) -> tuple[int, int]:
-    """How many numbers train and how many there are: the shapes of all weights by name, the names of those that train.
+    """How many numbers train and how many there are: shapes of all weights by name, names of what trains.
 
     A weight of shape () is one number.
 

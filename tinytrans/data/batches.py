@@ -98,10 +98,10 @@ def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) 
 
 
 def windows(ids: Tensor, starts: Tensor, T: int) -> tuple[Tensor, Tensor]:
-    """Windows of T positions from one long sequence of ids (N,), at starts (B,) -> inputs (B, T), targets (B, T).
+    """Windows of T positions from a long row of ids (N,), at starts (B,) -> inputs, targets (B, T).
 
-    A target is the id after its input's, so a window takes T + 1 ids and starts at N - T - 1 at the latest; raises
-    ValueError for starts that are later, or below 0.
+    A target is the id after its input's, so a window takes T + 1 ids and starts at N - T - 1 at the
+    latest; raises ValueError for starts that are later, or below 0.
 
     >>> windows(torch.arange(9), torch.tensor([0, 5]), T=3)[1].tolist()
     [[1, 2, 3], [6, 7, 8]]

@@ -16,11 +16,11 @@ SPECIAL_TOKENS = (END, USER, ASSISTANT, PAD)
 
 
 def render(turns: Sequence[tuple[str, str]]) -> str:
-    """A dialogue -> the text that a model reads: each turn behind the sign of who speaks, each answer with its end.
+    """A dialogue -> what a model reads: each turn behind the sign of who speaks, each answer with its end.
 
-    turns are (role, text), "user" and "assistant" in turn, the user first. The sign of a role is <|role|>, and <|end|>
-    closes what the assistant said. Where the user spoke last, the assistant's sign follows: the answer may begin.
-    Raises ValueError where somebody else speaks, or out of turn.
+    turns are (role, text), "user" and "assistant" in turn, the user first. The sign of a role is <|role|>,
+    and <|end|> closes what the assistant said. Where the user spoke last, the assistant's sign follows:
+    the answer may begin. Raises ValueError where somebody else speaks, or out of turn.
 
     >>> render([("user", "Say hello."), ("assistant", "Hello!")])
     '<|user|>Say hello.<|assistant|>Hello!<|end|>'

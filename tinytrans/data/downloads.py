@@ -6,8 +6,10 @@ silently: `fetch(name)` finds what is there, `fetch(name, download=True)` gets w
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -22,6 +24,7 @@ from tinytrans.data.cache import cache_folder
 from tinytrans.data.splits import check_split
 
 CHUNK = 2**16  # bytes read at once
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)  # not the connection's fault
 TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -114,10 +117,13 @@ def retrieve(source: Download) -> Path:
         _continue(source, part)
     except urllib.error.HTTPError as error:
         raise ConnectionError(f"{source.url} answers {error.code} {error.reason}") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            error.filename = os.fspath(part)  # a full disk does not say which file it had no room for
+            raise
         raise ConnectionError(
-            f"{source.url} cannot be reached ({error}). Try again later, the download goes on where it stopped; "
-            f'offline, take a data set that needs no internet: load("tales")'
+            f"{source.url} cannot be reached ({str(error).strip()}). Try again later, the download goes on where it "
+            f'stopped; offline, take a data set that needs no internet: load("tales")'
         ) from error
     _check(source, part)
     os.replace(part, source.file)
@@ -142,7 +148,7 @@ def _continue(source: Download, part: Path) -> None:
                 have += len(chunk)
                 bar.update(len(chunk))
     if have < source.size:
-        raise OSError(f"the connection ended after {have} of {source.size} bytes")
+        raise ConnectionError(f"the connection ended after {have} of {source.size} bytes")
 
 
 def _check(source: Download, part: Path) -> None:

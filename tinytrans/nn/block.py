@@ -48,10 +48,11 @@ RESIDUALS: dict[str, Residual] = {"pre": pre_norm, "post": post_norm}
 
 
 def dropout(x: Tensor, noise: Tensor, p: float, training: bool = True) -> Tensor:
-    """Each number is set to 0 with probability p, and those that stay are divided by 1 - p: the mean stays the same.
+    """Each number is set to 0 with probability p, those that stay are divided by 1 - p: the mean stays.
 
-    noise holds independent uniform numbers in [0, 1), of the shape of x: a number stays where its noise is at least p.
-    Outside of training nothing happens. 0 <= p < 1. Source: Srivastava et al. 2014, JMLR 15, section 10 (the scaling).
+    noise holds independent uniform numbers in [0, 1), of the shape of x: a number stays where its noise is at
+    least p. Outside of training nothing happens. 0 <= p < 1.
+    Source: Srivastava et al. 2014, JMLR 15, section 10 (the scaling).
 
     >>> import torch
     >>> dropout(torch.ones(4), torch.tensor([0.1, 0.3, 0.6, 0.9]), p=0.5)
@@ -63,9 +64,10 @@ def dropout(x: Tensor, noise: Tensor, p: float, training: bool = True) -> Tensor
 def post_norm_layer(
     x: Tensor, w_up: Tensor, w_down: Tensor, gain: Tensor | None = None, shift: Tensor | None = None
 ) -> Tensor:
-    """`post_norm` around f(h) = relu(h W_up) W_down: layer_norm(x + f(x)), with x (..., D), w_up (D, F), w_down (F, D).
+    """The sum is normed: layer_norm(x + f(x)), where f(h) = relu(h W_up) W_down.
 
-    gain and shift (D,) are those of the norm. Source: Vaswani et al. 2017, section 3.1, arXiv 1706.03762.
+    x (..., D), w_up (D, F), w_down (F, D), gain and shift of the norm (D,) -> (..., D).
+    Source: Vaswani et al. 2017, section 3.1, arXiv 1706.03762.
 
     >>> import torch
     >>> w_up, w_down = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 0.0]])  # x + f(x) = [7, 3]
@@ -78,9 +80,10 @@ def post_norm_layer(
 def pre_norm_layer(
     x: Tensor, w_up: Tensor, w_down: Tensor, gain: Tensor | None = None, shift: Tensor | None = None
 ) -> Tensor:
-    """`pre_norm` around f(h) = relu(h W_up) W_down: x + f(layer_norm(x)), with x (..., D), w_up (D, F), w_down (F, D).
+    """What f reads is normed: x + f(layer_norm(x)), where f(h) = relu(h W_up) W_down.
 
-    gain and shift (D,) are those of the norm. Source: Xiong et al. 2020, arXiv 2002.04745.
+    x (..., D), w_up (D, F), w_down (F, D), gain and shift of the norm (D,) -> (..., D).
+    Source: Xiong et al. 2020, arXiv 2002.04745.
 
     >>> import torch
     >>> w_up, w_down = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 0.0]])  # layer_norm(x) = [-1, 1]
@@ -91,10 +94,11 @@ def pre_norm_layer(
 
 
 def deep_stack(x: Tensor, w_up: Tensor, w_down: Tensor, place: str = "pre") -> Tensor:
-    """L layers, one behind the other, norms without gain and shift: w_up (L, D, F), w_down (L, F, D), x and y (..., D).
+    """L layers one behind the other, their norms without gain and shift: x (..., D) -> (..., D).
 
-    With place "pre" the norm stands before each layer's f, and once more behind the last layer, for nothing else would
-    norm the sum; with "post" it stands behind each addition, and the last layer's is the last.
+    w_up is (L, D, F), w_down (L, F, D). With place "pre" the norm stands before each layer's f, and once more
+    behind the last layer, for nothing else would norm the sum; with "post" it stands behind each addition, and
+    the last layer's is the last.
 
     >>> import torch
     >>> deep_stack(torch.tensor([1.0, 3.0]), torch.ones(4, 2, 5), torch.zeros(4, 5, 2)).round(decimals=3)
@@ -108,11 +112,17 @@ def deep_stack(x: Tensor, w_up: Tensor, w_down: Tensor, place: str = "pre") -> T
 def gradient_norms(
     x: Tensor, w_up: Tensor, w_down: Tensor, head: Tensor, targets: Tensor, place: str = "pre"
 ) -> Tensor:
-    """How strongly the loss pulls at each layer: the norm of its gradient with regard to each w_down[l], shape (L,).
+    """How strongly the loss pulls at each layer: the norm of its gradient with regard to w_down[l], (L,).
 
-    The loss is the mean cross-entropy of deep_stack(x, ...) @ head, with x (N, D), head (D, V) and targets (N,).
+    The loss is the mean cross-entropy of deep_stack(x, ...) @ head, with x (N, D), head (D, V), targets (N,).
     The norm is the root of the sum of the squares of all F * D numbers.
     Source: Xiong et al. 2020, figure 3, arXiv 2002.04745.
+
+    >>> import torch
+    >>> x, w_up = torch.tensor([[1.0, 3.0, 3.0, 9.0]]), torch.tensor([[[0.0], [0.0], [0.0], [3.0]]])
+    >>> head = torch.tensor([[3.0, 0.0], [1.0, 0.0], [-5.0, 0.0], [1.0, 0.0]])
+    >>> gradient_norms(x, w_up, torch.zeros(1, 1, 4), head, torch.tensor([0])).round(decimals=3)
+    tensor([5.])
     """
     w_down = w_down.detach().requires_grad_()
     loss = F.cross_entropy(deep_stack(x, w_up, w_down, place) @ head, targets)

@@ -30,7 +30,8 @@ def gelu(x: Tensor) -> Tensor:
 def gelu_tanh(x: Tensor) -> Tensor:
     """The approximation of `gelu` that GPT-2 was trained with; it differs by less than 0.0005.
 
-    x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Source: Hendrycks and Gimpel 2016, section 2, arXiv 1606.08415.
+    x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+    Source: Hendrycks and Gimpel 2016, section 2, arXiv 1606.08415.
 
     >>> gelu_tanh(torch.tensor([-100.0, 0.0, 100.0]))
     tensor([ -0.,   0., 100.])
@@ -48,7 +49,9 @@ def relu2(x: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """x times its sigmoid, x / (1 + e^-x); also called Swish. Source: Ramachandran et al. 2017, arXiv 1710.05941.
+    """x times its sigmoid, x / (1 + e^-x); also called Swish.
+
+    Source: Ramachandran et al. 2017, arXiv 1710.05941.
 
     >>> silu(torch.tensor([-100.0, 0.0, 100.0]))
     tensor([ -0.,   0., 100.])
@@ -69,7 +72,7 @@ def feed_forward(
     x (..., D), w_up (D, F), w_down (F, D), and where they are given b_up (F,), b_down (D,) -> (..., D).
     Source: Vaswani et al. 2017, equation 2 (there with ReLU), arXiv 1706.03762.
 
-    >>> feed_forward(torch.tensor([2.0]), torch.ones(1, 3), torch.ones(3, 1), activation=relu2)
+    >>> feed_forward(torch.tensor([2.0]), torch.ones(1, 3), torch.ones(3, 1), activation=torch.square)
     tensor([12.])
     """
     hidden = x @ w_up if b_up is None else x @ w_up + b_up
@@ -89,10 +92,10 @@ def feed_forward_parameters(d_model: int, d_ff: int, bias: bool = True) -> int:
 
 
 def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
-    """A gated feed-forward layer: (silu(x W_gate) * x W_up) W_down, the gate deciding how much of each number passes.
+    """A gated feed-forward layer: (silu(x W_gate) * x W_up) W_down; the gate decides how much passes.
 
-    x (..., D), w_gate and w_up (D, F), w_down (F, D) -> (..., D). Three matrices of F = 8/3 D have as many parameters
-    as two of F = 4 D.
+    x (..., D), w_gate and w_up (D, F), w_down (F, D) -> (..., D). Three matrices of F = 8/3 D have as many
+    parameters as two of F = 4 D.
     Source: Shazeer 2020, equation 6, arXiv 2002.05202.
 
     >>> swiglu(torch.tensor([100.0]), torch.ones(1, 1), torch.full((1, 1), 0.5), torch.ones(1, 1))
@@ -162,12 +165,14 @@ def neuron_triggers(hidden: Tensor, neuron: int, k: int) -> Tensor:
 
 
 def neuron_words(w_down: Tensor, words: Tensor, neuron: int, k: int) -> Tensor:
-    """The k words that one hidden number speaks for, strongest first: w_down (F, D), words (V, D) -> ids (k,).
+    """The k words that a hidden number speaks for, strongest first: w_down (F, D), words (V, D) -> ids (k,).
 
-    Its value, row `neuron` of W_down, is read as if it were the whole stream: one score for each word, a row of the
-    matrix that makes logits. Source: Geva et al. 2020, section 4, arXiv 2012.14913.
+    Its value, row `neuron` of W_down, is read as if it were the whole stream: one score for each word, whose
+    row in `words` is that of the matrix that makes logits.
+    Source: Geva et al. 2020, section 4, arXiv 2012.14913.
 
-    >>> neuron_words(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 9.0]]), neuron=1, k=1)
+    >>> w_down, words = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 9.0]])
+    >>> neuron_words(w_down, words, neuron=1, k=1)
     tensor([0])
     """
     return (words @ w_down[neuron]).topk(k).indices

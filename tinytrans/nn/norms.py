@@ -15,11 +15,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def layer_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
     """Each vector gets mean 0 and variance 1, then a gain and a shift for each of its D numbers.
 
-    y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the last axis; var divides by D, not D - 1.
-    x (..., D), weight and bias (D,) -> (..., D). Source: Ba et al. 2016, arXiv 1607.06450.
+    y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the last axis; var divides by
+    D, not D - 1. x (..., D), weight and bias (D,) -> (..., D). Source: Ba et al. 2016, arXiv 1607.06450.
 
     >>> layer_norm(torch.tensor([1.0, 3.0]), eps=0.0)
     tensor([-1.,  1.])
@@ -34,8 +39,8 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Each vector gets a mean square of 1, then a gain for each of its D numbers; no mean is taken off.
 
-    y = x / sqrt(mean(x^2) + eps) * weight, the mean over the last axis: x (..., D), weight (D,) -> (..., D).
-    Source: Zhang and Sennrich 2019, arXiv 1910.07467.
+    y = x / sqrt(mean(x^2) + eps) * weight, the mean over the last axis.
+    x (..., D), weight (D,) -> (..., D). Source: Zhang and Sennrich 2019, arXiv 1910.07467.
 
     >>> rms_norm(torch.tensor([3.0, 3.0]), eps=0.0)
     tensor([1., 1.])
@@ -45,17 +50,22 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
 
 
 def batch_norm(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each of D numbers gets mean 0 and variance 1 over the batch: x (N, D) -> y, next running_mean, next running_var.
+    """Each of D numbers gets mean 0 and variance 1 over the batch: x (N, D) -> y, next running mean and var.
 
-    y = (x - mean) / sqrt(var + eps). In training, mean (D,) and var (D,) are those of the N rows, var divided by N; and
-    running = (1 - momentum) * running + momentum * batch, where the batch's var is divided by N - 1, as in torch.
-    Otherwise mean and var are the running ones, which stay as they are. The running ones carry no gradient.
-    Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
+    y = (x - mean) / sqrt(var + eps). In training, mean (D,) and var (D,) are those of the N rows, var divided
+    by N; and running = (1 - momentum) * running + momentum * batch, where the batch's var is divided by N - 1,
+    as in torch. Otherwise mean and var are the running ones, which stay as they are.
+    The running ones carry no gradient. Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
 
-    >>> found = batch_norm(torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1), True, momentum=0.5, eps=0.0)
-    >>> [z.tolist() for z in found]
+    >>> x, zero, one = torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1)
+    >>> [z.tolist() for z in batch_norm(x, zero, one, True, momentum=0.5, eps=0.0)]
     [[[-1.0], [1.0]], [1.0], [1.5]]
     """
     if not training:

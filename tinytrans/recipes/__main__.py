@@ -33,16 +33,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one recipe -> 0, or 1 where an aim was missed; a quick run has none."""
+    """Run one recipe -> 0; 1 where an aim was missed (a quick run has none) or a need; 130 after Ctrl-C."""
     options = parser()
     args = options.parse_args(argv)
     if args.keep and (args.quick or args.name not in KEPT):
         options.error(f"--keep is for a full run of {' or '.join(KEPT)}, not {args.name}{' --quick' * args.quick}")
-    run = Run(seed=args.seed, quick=args.quick, device=pick(args.device), out=args.out, progress=not args.json)
     try:
+        run = Run(seed=args.seed, quick=args.quick, device=pick(args.device), out=args.out, progress=not args.json)
         report = measured(recipe(args.name), run)
     except KeyboardInterrupt:
         return 130
+    except (ImportError, OSError, ValueError) as error:
+        print(f"tinytrans.recipes {args.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     print(as_json(args.name, run, report) if args.json else as_table(args.name, run, report))
     reached = all(report.aims.values())
     if args.keep and reached:

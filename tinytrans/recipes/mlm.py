@@ -35,10 +35,11 @@ from tinytrans.training.optim import muon, wsd
 BATCH, STEPS, MAX_LEN = 32, 1500, 64
 RATE = 0.25  # hidden: more than BERT's 0.15, as a short training wants more to guess (Wettig et al. 2022, 2202.08005)
 SHARP = 10.0  # a cosine times this is a logit
+NEAR = 8  # paragraphs so far apart at most belong together in training
 
 
 class Hidden(NamedTuple):
-    """Paragraphs and, in the other half of the rows, those that follow them: ids (2B, T) of which some are hidden.
+    """Paragraphs and, in the other half of the rows, those that belong to them: ids (2B, T) of which some are hidden.
 
     lengths (2B,) and labels (2B, T): what the hidden ones were, elsewhere -100.
     """
@@ -53,8 +54,9 @@ def mlm(run: Run) -> Report:
 
     BERT asks of two paragraphs whether one follows the other, yes or no. To find the one that follows among those of
     the whole batch is the same question and tells more: a short training learns from it what a paragraph is about.
-    Source: Logeswaran and Lee 2018, arXiv 1803.02893. The controls: to guess what most often follows the word before,
-    and what is most frequent.
+    Source: Logeswaran and Lee 2018, arXiv 1803.02893. In training it is one of the next eight: from what is a little
+    further on one learns what a whole page is about. Source: Giorgi et al. 2020 (DeCLUTR), arXiv 2006.03659. The
+    controls: to guess what most often follows the word before, and what is most frequent.
     """
     model, tokenizer, history = pretrain(run)
     unseen = batches("validation", tokenizer, run)
@@ -83,7 +85,7 @@ def pretrain(run: Run) -> tuple[BERT, Tokenizer, History]:
     steps = run.pick(STEPS, 4)
     history = fit(
         model,
-        batches("train", tokenizer, run),
+        batches("train", tokenizer, run, near=NEAR),
         pretraining_loss,
         steps=steps,
         optimizer=muon(model, 0.02, 4e-3, betas=(0.9, 0.99), iterations=4),
@@ -140,8 +142,11 @@ def read(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     return [[cls, *ids[: MAX_LEN - 2], sep] for ids in tokenizer.encode_batch(texts)]
 
 
-def batches(split: str, tokenizer: Tokenizer, run: Run) -> Callable[[int], Hidden]:
-    """A step's number -> paragraphs of the split and those that follow them, other tokens hidden each time."""
+def batches(split: str, tokenizer: Tokenizer, run: Run, *, near: int = 1) -> Callable[[int], Hidden]:
+    """A step's number -> paragraphs of the split and, of the next `near` after each, one.
+
+    Which one, and which of their tokens are hidden, is drawn anew at each step.
+    """
     rows = read(corpus(split, run), tokenizer)
     order = Shuffled([len(a) + len(b) for a, b in pairwise(rows)], BATCH, seed=run.seed, sort=16)
     pad, mask = (tokenizer.token_to_id(token) for token in ("[PAD]", "[MASK]"))
@@ -149,8 +154,11 @@ def batches(split: str, tokenizer: Tokenizer, run: Run) -> Callable[[int], Hidde
     hide = partial(corrupt, mask_id=mask, vocab_size=tokenizer.vocab_size, special_ids=special, rate=RATE)
 
     def hidden(step: int) -> Hidden:
-        some = [rows[i + after] for after in (0, 1) for i in order[step]]
         chance = torch.Generator().manual_seed(1000 * run.seed + step)
+        first = list(order[step])
+        further = torch.randint(1, near + 1, (len(first),), generator=chance).tolist()
+        second = [min(i + n, len(rows) - 1) for i, n in zip(first, further, strict=True)]
+        some = [rows[i] for i in first + second]
         ids, labels = hide(rows_of(some, pad), generator=chance)
         return Hidden(ids, torch.tensor([*map(len, some)]), labels)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 def temperature(logits: Tensor, t: float) -> Tensor:
     """Sharpen (t < 1) or flatten (t > 1) the distribution: logits / t.
 
-    Raises ValueError unless t > 0: the limit t = 0 is the argmax, not a division. Source: Ackley et al. 1985.
+    Raises ValueError unless t > 0: the limit t = 0 is the argmax, not a division.
+    Source: Ackley et al. 1985.
 
     >>> temperature(torch.tensor([1.0, 2.0]), 0.5)
     tensor([2., 4.])
@@ -42,8 +43,8 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """The nucleus stays: of the most probable tokens, the fewest that together reach probability p.
 
-    The rest becomes -inf; what stays keeps its logit and its place. The token that crosses p is in, so there is always
-    one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
+    The rest becomes -inf; what stays keeps its logit and its place. The token that crosses p is in, so there is
+    always one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
     Source: Holtzman et al. 2019, section 3.1, arXiv 1904.09751.
 
     >>> top_p(torch.tensor([0.2, 0.5, 0.3]).log(), 0.6).exp()

@@ -7,7 +7,8 @@ A class for one algorithm adds the readable path; this one opens a file of any.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import index
 from pathlib import Path
 from typing import Self
 
@@ -24,11 +25,44 @@ def tokenizer_file(path: str | os.PathLike[str]) -> Path:
     return path / FILE if path.is_dir() else path
 
 
-def several(texts: Iterable[str]) -> Iterable[str]:
+def one_text(text: str) -> str:
+    """A text as it is; raises ValueError for what is none, UnicodeEncodeError for half a surrogate pair in it."""
+    if not isinstance(text, str):
+        raise ValueError(f"a text is a str, not a {type(text).__name__}: {text!r:.60}")
+    text.encode()
+    return text
+
+
+def several(texts: Iterable[str]) -> Iterator[str]:
     """Texts as they are; raises ValueError for a single one, which would be read as many texts of one letter."""
     if isinstance(texts, str):
         raise ValueError(f"texts is one str of {len(texts)} characters, not several: hand in a list, [text]")
-    return texts
+    return map(one_text, texts)
+
+
+def one_row(ids: Iterable[int]) -> list[int]:
+    """Ids of one text from a list, a tensor or an array; raises ValueError for a batch of them, or other things."""
+    try:
+        return [index(i) for i in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+    except TypeError as error:
+        raise ValueError(f"ids are one row of integers, not {ids!r:.60}: of a batch decode each row") from error
+
+
+def check_special(names: Sequence[str]) -> None:
+    """Raise ValueError for names of special tokens that are no list of texts, or empty, or not all different."""
+    if isinstance(names, str):
+        raise ValueError(f"special_tokens is one str, {names!r}, not several: hand in a list, [{names!r}]")
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"special token {i} is {name!r}, and no text can hold it")
+        if name in names[:i]:
+            raise ValueError(f"special token {i}, {name!r}, has the name of another")
+
+
+def add_special_tokens(fast: tokenizers.Tokenizer, names: Iterable[str]) -> tokenizers.Tokenizer:
+    """The twin, knowing these names as special tokens: ids as in its vocabulary, else the next free ones."""
+    fast.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in names])
+    return fast
 
 
 class Tokenizer:
@@ -63,18 +97,19 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """The ids of each text, by Rust, on all processors."""
+        given = list(several(texts))
         self.fast.encode_special_tokens = not special
         try:
-            return [encoding.ids for encoding in self.fast.encode_batch_fast(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in self.fast.encode_batch_fast(given, add_special_tokens=False)]
         finally:
             self.fast.encode_special_tokens = False
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
         """The text of ids; with `special=False` the special tokens are left out.
 
-        Raises IndexError for an id that no token has.
+        Raises IndexError for an id that no token has, ValueError for more than one row of them.
         """
-        known = list(ids)
+        known = one_row(ids)
         for extreme in (min(known, default=0), max(known, default=0)):
             if not 0 <= extreme < self.vocab_size:
                 self.id_to_token(extreme)
@@ -89,7 +124,7 @@ class Tokenizer:
 
     def id_to_token(self, i: int) -> str:
         """The token of an id as it is written in the file; raises IndexError when there is none."""
-        token = self.fast.id_to_token(i) if i >= 0 else None
+        token = self.fast.id_to_token(i) if 0 <= i < 2**32 else None
         if token is None:
             raise IndexError(f"no token has the id {i}; there are {self.vocab_size}")
         return token
@@ -102,13 +137,18 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a file, or the `tokenizer.json` in a folder; raises ValueError, naming it, where it is damaged."""
+        """Open a file, or the `tokenizer.json` in a folder; raises ValueError, naming it, where it is damaged.
+
+        What it says of truncation and padding is left out: `encode` gives all the ids of a text, and no others.
+        """
         file = tokenizer_file(path)
         text = file.read_bytes()
         try:
             fast = tokenizers.Tokenizer.from_buffer(text)
         except Exception as error:  # the package raises no kind of its own
             raise ValueError(f"{file} is no tokenizer: {error}") from error
+        fast.no_truncation()
+        fast.no_padding()
         return cls.from_fast(fast)
 
     @classmethod

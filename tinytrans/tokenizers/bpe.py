@@ -17,10 +17,11 @@ from typing import Self
 
 import tokenizers
 
-from tinytrans.tokenizers.base import Tokenizer, several
+from tinytrans.tokenizers.base import Tokenizer, add_special_tokens, check_special, one_row, one_text, several
 from tinytrans.tokenizers.pair_index import Pair, PairIndex
 from tinytrans.tokenizers.split import BYTE_OF_ID, byte_ids, chunks, join, split, visible
 
+OTHERS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")  # ways of other BPEs
 Merges = dict[Pair, int]  # pair -> the id that replaces it, in the order learned: 256, 257, ...
 
 
@@ -187,6 +188,7 @@ class BPETokenizer(Tokenizer):
     """
 
     def __init__(self, merges: Merges, special_tokens: Sequence[str] = ()) -> None:
+        check_special(special_tokens)
         self.merges = dict(merges)
         self.tokens = token_bytes(merges)
         super().__init__(build_fast(self.merges, self.tokens, special_tokens))
@@ -197,10 +199,12 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()) -> Self:
         """Learn from texts; the vocab_size counts bytes, merges and special tokens."""
+        check_special(special_tokens)
         return cls(train_bpe(several(texts), vocab_size - len(special_tokens)), special_tokens)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with `special=False` the name of a special token in it is plain text."""
+        one_text(text)
         if not special or not self._special or not self._parts.search(text):
             return self._encode_plain(text)
         ids: list[int] = []
@@ -213,15 +217,16 @@ class BPETokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """The ids of each text; on one core several times faster than `fast.encode_batch`, whose ids are the same."""
-        return [self.encode(text, special=special) for text in texts]
+        return [self.encode(text, special=special) for text in several(texts)]
 
     def _encode_plain(self, text: str) -> list[int]:
         return list(chain.from_iterable(map(self._cache.__getitem__, chunks(text))))
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
         """The text of ids; with `special=False` the special tokens are left out."""
-        n = len(self.tokens)
-        return join(self.tokens[i] if 0 <= i < n else self.id_to_token(i).encode() for i in ids if special or i < n)
+        n, hidden = len(self.tokens), () if special else self._special.values()
+        read = (self.tokens[i] if 0 <= i < n else self.id_to_token(i).encode() for i in one_row(ids) if i not in hidden)
+        return join(read)
 
     @classmethod
     def from_fast(cls, fast: tokenizers.Tokenizer) -> Self:
@@ -229,15 +234,21 @@ class BPETokenizer(Tokenizer):
         spec = json.loads(fast.to_str())
         model, split_by = spec["model"], spec["pre_tokenizer"] or {}
         plain = split_by.get("type") == "ByteLevel" and split_by["use_regex"] and not split_by["add_prefix_space"]
-        if model.get("type") != "BPE" or not plain or spec["normalizer"] or model["ignore_merges"]:
+        if model.get("type") != "BPE" or not plain or spec["normalizer"] or any(model[name] for name in OTHERS):
             raise ValueError(f"not a byte-level BPE split as GPT-2 does: {model.get('type')}, {split_by or 'no split'}")
+        if spec["truncation"] or spec["padding"] or not all(map(is_plain, spec["added_tokens"])):
+            raise ValueError("it cuts, pads, or has added tokens that are not special or take the space beside them")
         vocab = model["vocab"]
         merges = {(vocab[a], vocab[b]): vocab[a + b] for a, b in model["merges"]}
-        special = [token["content"] for token in spec["added_tokens"] if token["special"]]
-        tokenizer = cls(merges, special)
+        tokenizer = cls(merges, [token["content"] for token in spec["added_tokens"]])
         if tokenizer.fast.get_vocab() != fast.get_vocab():
             raise ValueError("the ids are not those of the bytes, then the merges in order, then the special tokens")
         return tokenizer
+
+
+def is_plain(token: Mapping[str, bool]) -> bool:
+    """Whether an added token of a `tokenizer.json` is special and means its name alone, wherever it stands."""
+    return token["special"] and not any(token[flag] for flag in ("lstrip", "rstrip", "single_word"))
 
 
 def build_fast(merges: Merges, tokens: Sequence[bytes], special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
@@ -248,5 +259,4 @@ def build_fast(merges: Merges, tokens: Sequence[bytes], special_tokens: Sequence
     fast = tokenizers.Tokenizer(model)
     fast.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     fast.decoder = tokenizers.decoders.ByteLevel()
-    fast.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in special_tokens])
-    return fast
+    return add_special_tokens(fast, special_tokens)

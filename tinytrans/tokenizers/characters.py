@@ -14,8 +14,8 @@ from typing import Self
 
 import tokenizers
 
-from tinytrans.tokenizers.base import several
-from tinytrans.tokenizers.readable import ReadableTokenizer, add_special_tokens, special_names
+from tinytrans.tokenizers.base import add_special_tokens, check_special, several
+from tinytrans.tokenizers.readable import ReadableTokenizer, special_names
 from tinytrans.tokenizers.split import PATTERN, split
 
 UNKNOWN = "<unk>"
@@ -54,6 +54,7 @@ class ListedTokenizer(ReadableTokenizer):
     PATTERN: str  # what one token looks like, for Rust
 
     def __init__(self, tokens: Iterable[str], special_tokens: Sequence[str] = ()) -> None:
+        check_special(special_tokens)
         self.vocab = {token: i for i, token in enumerate(dict.fromkeys([UNKNOWN, *tokens]))}
         super().__init__(build_fast(self.vocab, self.PATTERN, special_tokens))
 
@@ -65,6 +66,7 @@ class ListedTokenizer(ReadableTokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None = None, special_tokens: Sequence[str] = ()) -> Self:
         """List the tokens of the texts, all or the most frequent; vocab_size counts <unk> and special tokens too."""
+        check_special(special_tokens)
         room = None if vocab_size is None else vocab_size - 1 - len(set(special_tokens) - {UNKNOWN})
         if room is not None and room < 0:
             raise ValueError(f"vocab_size {vocab_size} has no room for {UNKNOWN} and {list(special_tokens)}")

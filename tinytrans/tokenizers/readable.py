@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 import tokenizers
 
-from tinytrans.tokenizers.base import Tokenizer
+from tinytrans.tokenizers.base import Tokenizer, one_text
 
 
 class ReadableTokenizer(Tokenizer, ABC):
@@ -42,6 +41,7 @@ class ReadableTokenizer(Tokenizer, ABC):
         """The ids of a text; with `special=False` the name of a special token in it is plain text."""
         ids: list[int] = []
         start = 0
+        one_text(text)
         for found in self._parts.finditer(text) if special else ():
             ids += self._encode_plain(text[start : found.start()])
             ids.append(self._special[found.group()])
@@ -63,9 +63,3 @@ class ReadableTokenizer(Tokenizer, ABC):
 def special_names(spec: dict[str, Any]) -> list[str]:
     """The special tokens that a `tokenizer.json` names, in the order of the file."""
     return [token["content"] for token in spec["added_tokens"] if token["special"]]
-
-
-def add_special_tokens(fast: tokenizers.Tokenizer, names: Iterable[str]) -> tokenizers.Tokenizer:
-    """The twin, knowing these names as special tokens: ids as in its vocabulary, else the next free ones."""
-    fast.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in names])
-    return fast

@@ -16,9 +16,9 @@ from typing import Self
 import tokenizers
 import torch
 
-from tinytrans.tokenizers.base import several
+from tinytrans.tokenizers.base import add_special_tokens, check_special, one_row, several
 from tinytrans.tokenizers.lattice import LONGEST, Scores, piece_counts, viterbi
-from tinytrans.tokenizers.readable import ReadableTokenizer, add_special_tokens, special_names
+from tinytrans.tokenizers.readable import ReadableTokenizer, special_names
 
 SPACE = "▁"
 UNKNOWN = "<unk>"
@@ -178,6 +178,7 @@ class UnigramTokenizer(ReadableTokenizer):
     def __init__(
         self, scores: Mapping[str, float], special_tokens: Sequence[str] = (), *, byte_fallback: bool = True
     ) -> None:
+        check_special(special_tokens)
         self.byte_fallback = byte_fallback
         first = [UNKNOWN, *(BYTES if byte_fallback else ())]
         self.scores = dict.fromkeys(first, NEVER) | {k: v for k, v in scores.items() if k not in first}
@@ -196,6 +197,7 @@ class UnigramTokenizer(ReadableTokenizer):
         maximize: Callable[[Mapping[str, float]], Scores] = bayesian,
     ) -> Self:
         """Learn from texts; the vocab_size counts <unk>, the bytes and the special tokens too."""
+        check_special(special_tokens)
         words = Counter(word for text in several(texts) for word in split(text))
         extra = 1 + (len(BYTES) if byte_fallback else 0) + len(set(special_tokens) - {UNKNOWN})
         if byte_fallback:
@@ -231,7 +233,7 @@ class UnigramTokenizer(ReadableTokenizer):
         special_ids, first = set(self._special.values()), 1
         last = len(BYTES) if self.byte_fallback else 0
         parts: list[bytes] = []
-        for i in ids:
+        for i in one_row(ids):
             if first <= i <= last:
                 parts.append(bytes([i - first]))
             elif i in special_ids:

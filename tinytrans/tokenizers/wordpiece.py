@@ -14,9 +14,9 @@ from typing import Self
 
 import tokenizers
 
-from tinytrans.tokenizers.base import several
+from tinytrans.tokenizers.base import add_special_tokens, check_special, several
 from tinytrans.tokenizers.pair_scores import CONTINUES, PairScores, Score, association, merged
-from tinytrans.tokenizers.readable import ReadableTokenizer, add_special_tokens, special_names
+from tinytrans.tokenizers.readable import ReadableTokenizer, special_names
 
 UNKNOWN = "[UNK]"
 BERT_SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -107,6 +107,7 @@ class WordPieceTokenizer(ReadableTokenizer):
     def __init__(
         self, pieces: Iterable[str], special_tokens: Sequence[str] = BERT_SPECIAL_TOKENS, *, lowercase: bool = True
     ) -> None:
+        check_special(special_tokens)
         if UNKNOWN not in special_tokens:
             raise ValueError(f"the special tokens {list(special_tokens)} lack {UNKNOWN}")
         self.vocab = {piece: i for i, piece in enumerate(dict.fromkeys([*special_tokens, *pieces]))}
@@ -124,6 +125,7 @@ class WordPieceTokenizer(ReadableTokenizer):
         score: Score = association,
     ) -> Self:
         """Learn from texts; the vocab_size counts special tokens too."""
+        check_special(special_tokens)
         words = Counter(word for text in several(texts) for word in split(text, lowercase=lowercase))
         pieces = train_wordpiece(words, vocab_size - len(special_tokens), score=score)
         return cls(pieces, special_tokens, lowercase=lowercase)
@@ -154,6 +156,7 @@ class WordPieceTokenizer(ReadableTokenizer):
             if own[part] != spec[part]:
                 raise ValueError(f"not a WordPiece of BERT's kind: its {part} is {str(spec[part])[:200]}")
         tokenizer.fast = fast
+        tokenizer._special = tokenizer.special_tokens  # with the ids of the file, which may lie behind the pieces
         return tokenizer
 
 

@@ -24,11 +24,13 @@ def implicit_reward(logprobs: Tensor, ref_logprobs: Tensor, *, beta: float = 0.1
     return beta * (logprobs - ref_logprobs.detach())
 
 
-def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float = 0.1) -> Tensor:
+def dpo_loss(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float = 0.1
+) -> Tensor:  # fmt: skip
     """The reward model's loss on the implicit rewards: summed log-probabilities (B,) of each -> scalar.
 
-    The mean of -log sigma(beta log(pi_c / ref_c) - beta log(pi_r / ref_r)); ln 2 where the policy is the reference.
-    Source: Rafailov et al. 2023, equation 7, arXiv 2305.18290.
+    The mean of -log sigma(beta log(pi_c / ref_c) - beta log(pi_r / ref_r)); ln 2 where the policy is the
+    reference. Source: Rafailov et al. 2023, equation 7, arXiv 2305.18290.
 
     >>> same = torch.tensor([-7.0])
     >>> dpo_loss(same, same, same, same)

@@ -21,8 +21,8 @@ Normalise = Callable[[Tensor, Tensor], Tensor]
 def group_advantages(rewards: Tensor) -> Tensor:
     """How much better than its group each answer is, in standard deviations: rewards (B, G) -> (B, G).
 
-    (r - mean) / std, where std is that of the G rewards themselves (divided by G). A group of equal rewards teaches
-    nothing: zeros. Source: Shao et al. 2024 (DeepSeekMath), section 4.1.2, arXiv 2402.03300.
+    (r - mean) / std, where std is that of the G rewards themselves (divided by G). A group of equal
+    rewards teaches nothing: zeros. Source: Shao et al. 2024 (DeepSeekMath), section 4.1.2, arXiv 2402.03300.
 
     >>> group_advantages(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
     tensor([[-1.,  1.],

@@ -32,13 +32,17 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return -surprise.view_as(targets)
 
 
-def sequence_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None, mean: bool = False) -> Tensor:
-    """How likely each whole answer was: the sum of its tokens' log-probabilities, (B,), or with `mean` their mean.
+def sequence_logprobs(
+    logits: Tensor, targets: Tensor, mask: Tensor | None = None, mean: bool = False
+) -> Tensor:  # fmt: skip
+    """How likely each whole answer was: the sum of its tokens' log-probabilities, (B,), or their mean.
 
-    mask (B, T): True at the tokens that count; without it all whose target is not -100. DPO wants the sum, ORPO and
-    SimPO the mean, which does not favour short answers. An answer of no token gets 0.
+    logits (B, T, V), targets (B, T); mask (B, T): True at the tokens that count; without it all whose
+    target is not -100. DPO wants the sum, ORPO and SimPO the mean, which does not favour short answers.
+    An answer of no token gets 0.
 
-    >>> sequence_logprobs(torch.zeros(1, 3, 4), torch.tensor([[1, 2, 3]]), torch.tensor([[False, True, True]])).exp()
+    >>> answer = torch.tensor([[False, True, True]])
+    >>> sequence_logprobs(torch.zeros(1, 3, 4), torch.tensor([[1, 2, 3]]), answer).exp()
     tensor([0.0625])
     """
     mask = targets != -100 if mask is None else mask

@@ -121,7 +121,7 @@ def fit(
 
 
 def pooled(means: Tensor, counts: Tensor) -> Tensor:
-    """Means over batches of unequal size -> the mean over all their tokens: means (n, ...), counts (n,) -> (...).
+    """Means over batches of unequal size -> that over all tokens: means (n, ...), counts (n,) -> (...).
 
     Losses or gradients, each the mean over its own counts[i] targets. Without any target it is 0.
 

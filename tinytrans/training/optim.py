@@ -14,10 +14,10 @@ from tinytrans.training.muon import Muon
 
 
 def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
-    """A line up over `warmup` steps, then half a cosine down to `floor` at step `total`: a step < total -> (0, 1].
+    """A line up over `warmup` steps, then half a cosine down to `floor` at step `total`: step -> factor.
 
-    Steps count from 0. Step 0 gives 1 / warmup, never 0: a step at rate 0 learns nothing. Step warmup - 1 gives 1, and
-    so does step warmup, where the cosine begins; from step total on the factor stays at the floor.
+    Steps count from 0. Step 0 gives 1 / warmup, never 0: a step at rate 0 learns nothing. Step warmup - 1
+    gives 1, and so does step warmup, where the cosine begins; from step total on it stays at the floor.
     Source: Loshchilov and Hutter 2017, arXiv 1608.03983.
 
     >>> [round(warmup_cosine(step, warmup=2, total=6), 3) for step in range(6)]
@@ -44,12 +44,13 @@ def adamw_step(
     weight: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: int,
     lr: float, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8, weight_decay: float = 0.1,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """One step of AdamW: a weight, its gradient, the running means m of g and v of g^2 -> the next (weight, m, v).
+    """One step of AdamW: a weight, its gradient, means m of g and v of g^2 -> the next (weight, m, v).
 
     With step counted from 1:
     m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,
     w = w - lr * weight_decay * w - lr * m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps).
-    The decay acts on the weight itself, not through m and v. Source: Loshchilov and Hutter 2019, arXiv 1711.05101.
+    The decay acts on the weight itself, not through m and v.
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
     b1, b2 = betas
     m = b1 * m + (1 - b1) * gradient
@@ -61,10 +62,11 @@ def adamw_step(
 
 
 def clip_by_norm(gradients: Sequence[Tensor], largest: float) -> list[Tensor]:
-    """All gradients together as one long vector, no longer than `largest`: the same direction, tensor by tensor.
+    """All gradients as one long vector, no longer than `largest`: the same direction, tensor by tensor.
 
-    g * min(1, largest / ||g||), where ||g|| is the root of the sum of the squares of all numbers in all gradients. What
-    is short enough, and what is 0, stays as it is. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    g * min(1, largest / ||g||), where ||g|| is the root of the sum of the squares of all numbers in all
+    gradients. What is short enough, and what is 0, stays as it is.
+    Source: Pascanu et al. 2013, arXiv 1211.5063.
 
     >>> clip_by_norm([torch.tensor([3.0]), torch.tensor([4.0])], largest=1.0)
     [tensor([0.6000]), tensor([0.8000])]

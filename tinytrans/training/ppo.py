@@ -36,13 +36,17 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, beta: float = 0.05) -> Tensor:
-    """What each token earns: -beta (log pi - log ref), and the last one the answer's score too: scores (B,) -> (B, T).
+def token_rewards(
+    scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, beta: float = 0.05
+) -> Tensor:  # fmt: skip
+    """What each token earns: -beta (log pi - log ref), and an answer's last one its score too, (B, T).
 
-    Padding earns 0. Without the penalty the model learns to please the reward model, not people. No gradient flows
-    through it. Source: Ouyang et al. 2022, equation 2, arXiv 2203.02155.
+    scores are (B,), the others (B, T). Padding earns 0. Without the penalty the model learns to please the
+    reward model, not people. No gradient flows through it.
+    Source: Ouyang et al. 2022, equation 2, arXiv 2203.02155.
 
-    >>> token_rewards(torch.tensor([5.0]), torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([[True, True, False]]))
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> token_rewards(torch.tensor([5.0]), torch.zeros(1, 3), torch.zeros(1, 3), mask)
     tensor([[0., 5., 0.]])
     """
     for name, other in (("ref_logprobs", ref_logprobs), ("mask", mask)):
@@ -55,13 +59,15 @@ def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: 
     return (last * scores[:, None] - penalty).masked_fill(~mask, 0).detach()
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
-    """How much better than expected each token turned out: rewards, values (B, T) -> advantages and returns (B, T).
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """How much better than expected each token turned out: rewards, values -> advantages, returns (B, T).
 
-    delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  return_t = A_t + V_t, what the critic
-    should have said. After an answer's last token nothing follows: V and A there are 0, whatever the critic says
-    about padding. Both are 0 outside the mask and carry no gradient. Source: Schulman et al. 2016, equations 11-16,
-    arXiv 1506.02438.
+    delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  return_t = A_t + V_t, what
+    the critic should have said. After an answer's last token nothing follows: V and A there are 0,
+    whatever the critic says about padding. Both are 0 outside the mask and carry no gradient.
+    Source: Schulman et al. 2016, equations 11-16, arXiv 1506.02438.
 
     >>> gae(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([[True, True]]), lam=1.0)
     (tensor([[0.5000, 0.5000]]), tensor([[1., 1.]]))
@@ -92,13 +98,14 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def surrogate(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float = 0.2, clip_high: float | None = None
-) -> Tensor:
-    """PPO's loss of each token: -min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = pi / pi_old, (B, T).
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float = 0.2,
+    clip_high: float | None = None,
+) -> Tensor:  # fmt: skip
+    """PPO's loss of each token: -min(rho A, clip(rho, 1 - clip, 1 + clip) A), rho = pi / pi_old, (B, T).
 
-    The smaller of both: there is nothing to gain from moving rho past the bounds, but a way back always counts.
-    `clip_high` opens the upper bound wider. Sources: Schulman et al. 2017, equation 7, arXiv 1707.06347; Yu et al.
-    2025 (DAPO), arXiv 2503.14476.
+    The smaller of both: there is nothing to gain from moving rho past the bounds, but a way back always
+    counts. `clip_high` opens the upper bound wider. Sources: Schulman et al. 2017, equation 7,
+    arXiv 1707.06347; Yu et al. 2025 (DAPO), arXiv 2503.14476.
 
     >>> surrogate(torch.tensor([0.5, -0.5]).log1p(), torch.zeros(2), torch.tensor([1.0, 1.0]))
     tensor([-1.2000, -0.5000])

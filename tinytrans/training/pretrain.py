@@ -26,8 +26,8 @@ Batch = (  # ids, targets, mask, positions
 def shift(ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Every position is asked for the token after it: ids (B, T + 1) -> inputs (B, T), targets (B, T).
 
-    With lengths (B,), how many ids of each row are real, targets past the end are -100, which the loss leaves out. The
-    padding's id could not tell: where it is also the end token, the end must stay a target.
+    With lengths (B,), how many ids of each row are real, targets past the end are -100, which the loss
+    leaves out. The padding's id could not tell: where it is also the end token, the end stays a target.
 
     >>> shift(torch.tensor([[5, 6, 7, 0]]), torch.tensor([3]))
     (tensor([[5, 6, 7]]), tensor([[   6,    7, -100]]))
@@ -40,10 +40,10 @@ def shift(ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """How surprised the model is: logits (B, T, V), targets (B, T) -> the mean of -log p(target) in nats, shape ().
+    """How surprised the model is: logits (B, T, V), targets (B, T) -> the mean of -log p(target), scalar.
 
-    Targets of -100 do not count. A model that knows nothing scores ln V; without any target the loss is 0.
-    Raises ValueError where the shapes disagree.
+    In nats. Targets of -100 do not count. A model that knows nothing scores ln V; without any target
+    the loss is 0. Raises ValueError where the shapes disagree.
 
     >>> round(next_token_loss(torch.zeros(1, 2, 10), torch.tensor([[3, -100]])).item(), 4)  # ln 10
     2.3026
@@ -83,7 +83,9 @@ def language_model_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]
 
 
 def perplexity(loss: float) -> float:
-    """How many equally likely tokens a model is torn between: a mean loss in nats -> exp(loss), 1 at best, at first V.
+    """How many equally likely tokens a model is torn between: a mean loss in nats -> exp(loss).
+
+    It is 1 at best and about V at first.
 
     >>> round(perplexity(math.log(50)), 6)
     50.0

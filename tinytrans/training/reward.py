@@ -30,11 +30,12 @@ def last_token_reward(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
-    """How badly the rewards explain the preferences: (B,) of the chosen and (B,) of the rejected -> scalar.
+    """How badly rewards explain the preferences: (B,) of the chosen and (B,) of the rejected -> scalar.
 
-    The mean of -log sigma(r_chosen - r_rejected - margin). Bradley and Terry's model: the better is preferred with
-    probability sigma of the difference, so equal rewards cost ln 2, and only differences count. Sources: Ouyang et
-    al. 2022, equation 1, arXiv 2203.02155; with a margin Touvron et al. 2023, arXiv 2307.09288.
+    The mean of -log sigma(r_chosen - r_rejected - margin). Bradley and Terry's model: the better is
+    preferred with probability sigma of the difference, so equal rewards cost ln 2, and only differences
+    count. Sources: Ouyang et al. 2022, equation 1, arXiv 2203.02155; with a margin Touvron et al. 2023,
+    arXiv 2307.09288.
 
     >>> pairwise_loss(torch.tensor([1.0]), torch.tensor([1.0]))
     tensor(0.6931)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 def answer_mask(prompt_lengths: Tensor, lengths: Tensor, T: int) -> Tensor:
-    """Which tokens are the answer's: lengths (B,) of the prompts, and of prompts with answers -> bool (B, T).
+    """Which tokens are the answer's: lengths (B,) of prompts, and of prompts with answers -> bool (B, T).
 
-    The sign that ends the answer belongs to it, or the model never learns to stop; count it in `lengths`. What the
-    padding looks like plays no part: its id may be the end's.
+    The sign that ends the answer belongs to it, or the model never learns to stop; count it in `lengths`.
+    What the padding looks like plays no part: its id may be the end's.
 
     >>> answer_mask(torch.tensor([1, 2]), torch.tensor([3, 3]), 4).int().tolist()
     [[0, 1, 1, 0], [0, 0, 1, 0]]
@@ -29,10 +29,10 @@ def answer_mask(prompt_lengths: Tensor, lengths: Tensor, T: int) -> Tensor:
 
 
 def answer_targets(ids: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
-    """Every position is asked for the token after it, if that is the answer's: -> inputs, targets, (B, T - 1) both.
+    """Every position is asked for the token after it, if that is the answer's -> inputs and targets.
 
-    ids (B, T) and answer (B, T), a bool mask, are shifted together: the prompt's last position is asked for the
-    answer's first token. Elsewhere the target is -100.
+    ids (B, T) and answer (B, T), a bool mask, are shifted together, to (B, T - 1): the prompt's last
+    position is asked for the answer's first token. Elsewhere the target is -100.
 
     >>> answer_targets(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[False, False, True, False]]))
     (tensor([[5, 6, 7]]), tensor([[-100,    7, -100]]))
@@ -43,10 +43,11 @@ def answer_targets(ids: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sft_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean surprise at the answers' tokens: logits (B, T, V), targets (B, T), -100 elsewhere -> scalar, in nats.
+    """The mean surprise at the answers' tokens, in nats: logits (B, T, V), targets (B, T) -> scalar.
 
-    Every answer token of the batch weighs the same, so a long answer weighs more than a short one. A batch without
-    any costs 0. Source: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155.
+    Elsewhere targets are -100. Every answer token of the batch weighs the same, so a long answer weighs
+    more than a short one. A batch without any costs 0.
+    Source: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155.
 
     >>> round(sft_loss(torch.zeros(1, 2, 10), torch.tensor([[-100, 3]])).item(), 4)  # ln 10
     2.3026
