@@ -522,11 +522,12 @@ print(f"one neuron less costs {at_triggers:.3f} nats where it is strongest, {eve
 # %% tags=["measured"]
 for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 * D))):
     size = sum(p.numel() for p in trained(kind, width)[0].parameters())
-    unseen, _ = on_average(kind, width)
-    print(f"{kind:7} F = {width}, {size} weights: {unseen:.3f} nats a word on unseen stories")
+    losses = sorted(trained(kind, width, seed)[1] for seed in range(seeds))
+    told = f"{on_average(kind, width)[0]:.3f} nats a word on unseen stories"
+    print(f"{kind:7} F = {width}, {size} weights: {told} ({losses[0]:.2f} to {losses[-1]:.2f})")
 
 # %% [markdown]
-# Each is the mean of three runs with different random weights. At equal size and after equally many steps the differences are small, here less than a tenth of a nat, and runs of one kind differ from each other by as much; in Shazeer's tables, too, they are a few hundredths. Three small runs cannot tell which is best; people change such a thing because over many large runs it has been found
+# Each is the mean of three runs with different random weights, in brackets the best and the worst of them. At equal size and after equally many steps the differences are small, here less than a tenth of a nat, and runs of one kind differ from each other by as much; in Shazeer's tables, too, they are a few hundredths. Three small runs cannot tell which is best; people change such a thing because over many large runs it has been found
 # to help a little.
 #
 # ## 7. Wide or deep? (9 minutes)
