@@ -201,6 +201,16 @@ def test_beams_of_a_recurrent_model(variant: dict[str, Any]) -> None:
             torch.testing.assert_close(found.scores[b, 0], log_p.max().to(found.scores.dtype))
 
 
+def test_a_model_of_nan_does_not_translate() -> None:
+    """Logits of NaN or infinity raise FloatingPointError with the step and the row, also behind a row's stop."""
+    seq2seq = model(attention="none").eval()
+    for value in (float("nan"), float("inf")):
+        with torch.no_grad():
+            seq2seq.decoder.head.bias[3] = value
+        with pytest.raises(FloatingPointError, match="row 0 hold NaN or infinity at step 0"):
+            seq2seq.translate(torch.tensor([[1, 2]]), start=0, stop=3, max_new_tokens=4)
+
+
 def test_a_state_is_all_that_is_kept() -> None:
     """A cache of a recurrent model has one size, begins anew, but cannot go back; rows must be those of the sources."""
     given, start = model().given(ids(B, S, V_S)), torch.zeros(B, 1, dtype=torch.long)

@@ -87,6 +87,15 @@ def test_a_model_uses_it(scaling: Any) -> None:
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in scaled.parameters())
 
 
+@pytest.mark.parametrize("base", [1.0, 0.5])
+def test_yarn_wants_pairs_of_different_speeds(base: float) -> None:
+    """With a base of 1 or less no pair turns more slowly than the one before, and YaRN's borders lie nowhere."""
+    values: dict[str, Any] = {"vocab_size": 11, "n_layers": 1, "d_model": 8, "n_heads": 2, "rope_base": base}
+    with pytest.raises(ValueError, match=f"rope_base {base} is not above 1"):
+        GPTConfig(**values, rope_scaling=YarnScaling(factor=2.0, trained_len=16))
+    assert GPT(GPTConfig(**values))(torch.tensor([[1, 2]])).isfinite().all()
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("width", [2, 6, 64, 128])
 @pytest.mark.parametrize("base", [500.0, 10000.0, 500000.0])

@@ -1,4 +1,4 @@
-"""Laws of tracing: a model is compiled as one graph, for any length, and exported; it then says what it said."""
+"""Laws of tracing: a model compiled as one graph, exported, or mapped over samples says what it said."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call, grad, vmap
 
 from tinytrans.config import BERTConfig, EncDecConfig, GPTConfig, LinearScaling, ViTConfig
 from tinytrans.models import build
@@ -68,3 +69,23 @@ def test_export_for_any_length(name: str) -> None:
     )
     given = inputs(name, 3, 6)
     torch.testing.assert_close(program.module()(*given), own(*given))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", [*GPTS, *OTHERS])
+def test_every_samples_own_gradient(name: str) -> None:
+    """`torch.func` gives each row's gradient at once: each is what that row alone has, by the ordinary way."""
+    net, rows = model({**GPTS, **OTHERS}[name]), inputs(name, 3, 5)
+    weights = {name: weight.detach() for name, weight in net.named_parameters()}
+
+    def loss(weights: Any, *row: torch.Tensor) -> torch.Tensor:
+        said = functional_call(net, weights, tuple(part[None] for part in row))
+        return (said if isinstance(said, torch.Tensor) else said[0]).square().mean()
+
+    every = vmap(grad(loss), (None, *(0 for _ in rows)))(weights, *rows)
+    for b in range(3):
+        net.zero_grad()
+        loss(dict(net.named_parameters()), *(part[b] for part in rows)).backward()
+        for at, weight in net.named_parameters():
+            alone = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            torch.testing.assert_close(every[at][b], alone, rtol=1e-4, atol=1e-6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tinytrans.config.base import Config, check_positive
-from tinytrans.config.rope import RopeScaling
+from tinytrans.config.rope import RopeScaling, YarnScaling
 
 Norm = Literal["layer", "rms"]
 Residual = Literal["pre", "post"]
@@ -96,6 +96,8 @@ class GPTConfig(ModelConfig):
         if self.rope_scaling is not None and self.positions != "rope":
             name, positions = self.rope_scaling.model, self.positions
             raise ValueError(f"rope_scaling {name!r} has no rope to scale: positions are {positions!r}")
+        if isinstance(self.rope_scaling, YarnScaling) and not self.rope_base > 1:
+            raise ValueError(f"rope_base {self.rope_base} is not above 1: yarn wants pairs that turn ever more slowly")
 
 
 @dataclass(frozen=True, kw_only=True)

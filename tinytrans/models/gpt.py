@@ -24,6 +24,7 @@ from tinytrans.models.stack import (
     check_positions,
     last_norm,
     last_position,
+    may_be_read,
 )
 from tinytrans.models.unrolled import unroll
 from tinytrans.nn.cache import KVCache, RollingCache
@@ -131,8 +132,7 @@ class GPT(Pretrained):
             self.check(start + T)
         else:
             check_positions(positions, B, T)
-            known = positions.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to wait
-            if self.position is not None and known:
+            if self.position is not None and may_be_read(positions):
                 self.check(last_position(positions) + 1)
         x = self.place(x, positions)
         rotation = None

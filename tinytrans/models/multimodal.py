@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tinytrans.config import GPTConfig, MultimodalConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.models.pretrained import Pretrained
-from tinytrans.models.stack import check_ids
+from tinytrans.models.stack import check_ids, may_be_read
 from tinytrans.models.vit import ViT
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.feedforward import gelu
@@ -38,7 +38,7 @@ def put_in(x: Tensor, features: Tensor, places: Tensor) -> Tensor:
     tensor([7., 0., 8.])
     """
     M, N, D = features.shape
-    if places.device.type == "cpu" and not torch.compiler.is_compiling():
+    if may_be_read(places):
         check_places(places, M, N)
     order = places.flatten().cumsum(0).sub(1).clamp(0, M * N - 1).view_as(places)  # which feature stands here, if any
     # embedding, not x[places] = ...: neither it nor its gradient has to ask the GPU how many places there are
@@ -158,7 +158,7 @@ class Multimodal(Pretrained):
         x, places = self.text.embedding(ids), ids == self.config.image_id
         if images is not None:
             x = put_in(x, self.see(images), places)
-        elif places.device.type == "cpu" and not torch.compiler.is_compiling():
+        elif may_be_read(places):
             check_places(places, 0, self.config.n_image_tokens)
         return self.text.read(x, mask=mask, positions=positions, cache=cache)
 

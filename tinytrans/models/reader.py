@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from tinytrans.config import ReaderConfig
 from tinytrans.models.pretrained import Pretrained, tied_as
-from tinytrans.models.stack import Stack, build_norm, build_rotation, check_ids, check_positions, last_position
+from tinytrans.models.stack import (
+    Stack,
+    build_norm,
+    build_rotation,
+    check_ids,
+    check_positions,
+    last_position,
+    may_be_read,
+)
 from tinytrans.nn.attention import KeysValues
 from tinytrans.nn.cache import KVCache
 from tinytrans.nn.positions import Rotation, sinusoidal
@@ -45,7 +53,7 @@ class Place(nn.Module):
 
     def check(self, positions: Tensor) -> None:
         """Raise ValueError, naming both numbers, where a position is further than were learned."""
-        if positions.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would have to wait
+        if may_be_read(positions):
             stop = last_position(positions) + 1
             if stop > self.max_len:
                 raise ValueError(f"{stop} positions are more than max_len {self.max_len}, and each is learned")

@@ -173,21 +173,27 @@ class Seq2Seq(Pretrained):
         """The likeliest token at each step, from `start` to `stop`: source (B, S) -> ids (B, T) and weights (B, T, S).
 
         Ids are without the start, and a row repeats its stop until all have stopped, or after max_new_tokens.
-        A model in training mode is asked as it is: call `eval()` first.
+        A model in training mode is asked as it is: call `eval()` first. Raises FloatingPointError, naming the step and
+        the row, where logits are NaN or infinite.
         """
         memory = self.read(source, lengths)
         token = torch.full_like(source[:, :1], start)
         finished = torch.zeros_like(token, dtype=torch.bool)
-        state, ids, looks = memory.state, [], []
+        state, ids, looks, largest = memory.state, [], [], []
         for _ in range(max_new_tokens):
             logits, state, weights = self.decoder(token, memory, state)
-            token = logits.argmax(dim=-1).masked_fill(finished, stop)  # (B, 1)
+            highest, likeliest = logits.max(dim=-1)
+            largest.append(highest)
+            token = likeliest.masked_fill(finished, stop)  # (B, 1)
             ids.append(token)
             if weights is not None:
                 looks.append(weights)
             finished = finished | (token == stop)
             if finished.all():
                 break
+        if largest and len(broken := (~torch.cat(largest, dim=1).isfinite()).T.nonzero()):  # looked at once, at the end
+            step, row = broken[0].tolist()
+            raise FloatingPointError(f"the logits of row {row} hold NaN or infinity at step {step}")
         said = torch.cat(ids, dim=1) if ids else source[:, :0]
         return Translation(said, torch.cat(looks, dim=1) if looks else None)
 

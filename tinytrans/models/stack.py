@@ -138,10 +138,19 @@ def check_ids(ids: Tensor, size: int, what: str = "vocabulary") -> None:
         raise ValueError(f"ids are of dtype {ids.dtype}, not of torch.int64")
     if ids.dim() != 2 or ids.numel() == 0:
         raise ValueError(f"ids have shape {tuple(ids.shape)}, not (B, T) with at least one token")
-    if ids.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would have to wait for the answer
+    if may_be_read(ids):
         low, high = torch.aminmax(ids)
         if low < 0 or high >= size:
             raise ValueError(f"id {low if low < 0 else high} is outside the {what} of {size}")
+
+
+def may_be_read(x: Tensor) -> bool:
+    """Whether a tensor's numbers can be looked at here and now.
+
+    On a GPU one would have to wait for them; while a graph is traced, and under `torch.func.vmap`, they are not there.
+    """
+    known = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return known and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # torch has no public name for it
 
 
 def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") -> None:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tinytrans.nn.gradients import by_hand
+
 
 def gelu(x: Tensor) -> Tensor:
     """The Gaussian error linear unit: x times the chance that a standard normal number is below x.
@@ -133,7 +135,7 @@ class Gate(torch.autograd.Function):
 
 def gated(h: Tensor) -> Tensor:
     """What a gate lets pass: h (..., 2 F), the gate's F numbers first -> silu(gate) * up (..., F)."""
-    if h.device.type == "cpu" and torch.is_grad_enabled() and h.requires_grad and not torch.compiler.is_compiling():
+    if by_hand(h):
         y: Tensor = Gate.apply(h)
         return y
     gate, up = h.chunk(2, dim=-1)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tinytrans.nn.gradients import by_hand
+
 
 def layer_norm(
     x: Tensor,
@@ -116,11 +118,7 @@ def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
 
     A GPU has a fused kernel for both directions, and a CPU one for the forward direction.
     """
-    if (
-        (x.device.type == "cpu" and x.dtype == weight.dtype)
-        and (torch.is_grad_enabled() and x.requires_grad)
-        and not torch.compiler.is_compiling()  # a compiler fuses by itself
-    ):
+    if x.dtype == weight.dtype and by_hand(x):
         y, _ = FusedRMSNorm.apply(x, weight, eps)
         return y
     return F.rms_norm(x, (x.shape[-1],), weight, eps)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tinytrans.nn.gradients import by_hand
+
 
 def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str | None = None) -> Tensor:
     """How many radians each pair of numbers turns per position, from 1 to almost 1/base: (width / 2,).
@@ -177,7 +179,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     >>> rotate(torch.tensor([[1.0, 0.0]]), rotation_at(torch.tensor([1]), 2))
     tensor([[0.5403, 0.8415]])
     """
-    if x.device.type == "cpu" and torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+    if by_hand(x):
         y: Tensor = Turn.apply(x, *rotation)
         return y
     return turned(x, *rotation)
