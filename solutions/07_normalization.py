@@ -661,7 +661,7 @@ for _ in range(32):
     adds = torch.zeros_like(added)  # what a sublayer adds, here nothing
     added = added + dropout(adds, torch.rand_like(adds), p)
 left, kept = ((t != 0).float().mean() for t in (stream, added))
-print(f"32 layers leave {left:.1%} of a stream that they drop from, {kept:.0%} else")
+print(f"32 layers leave {left:.1%} of a stream that they drop from, {kept:.0%} of one that they add to")
 
 # %% [markdown]
 # $0.9^{32} = 0.034$: dropout on the stream itself tears holes in the highway that no layer can fill. So it goes elsewhere:

@@ -36,7 +36,7 @@ def cached_attend(
     """
     keys, values = torch.cat((keys, k), dim=-2), torch.cat((values, v), dim=-2)
     T, S = q.shape[-2], keys.shape[-2]
-    may_look = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)  # the queries are the last T
+    may_look = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)  # the new ones come last
     scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])
     weights = scores.masked_fill(~may_look, float("-inf")).softmax(dim=-1)
     return weights @ values, keys, values
