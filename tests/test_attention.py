@@ -315,6 +315,13 @@ def test_nothing_has_no_heads(sizes: dict[str, int]) -> None:
         Attention(6, **sizes)
 
 
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_sees_something(window: int) -> None:
+    """A window of less than the query itself is refused."""
+    with pytest.raises(ValueError, match=f"window {window} counts from 1"):
+        Attention(6, 2, window=window)
+
+
 @pytest.mark.parametrize("heads", [2, 4])
 def test_heads_of_their_own_width(heads: int) -> None:
     """With d_head given the width need not divide; each head has that many numbers, in cross-attention too."""

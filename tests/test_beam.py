@@ -172,9 +172,11 @@ def test_ending_early_changes_nothing(penalty: float, W: int, monkeypatch: pytes
         ({"max_new_tokens": 14}, "3 ids and 14 new ones exceed max_len 16"),
         ({"max_new_tokens": 0}, "max_new_tokens 0"),
         ({"max_new_tokens": 3, "beams": 0}, "beams 0"),
+        ({"max_new_tokens": 3, "beams": 1.5}, "beams 1.5"),
+        ({"max_new_tokens": 3, "length_penalty": float("nan")}, "length_penalty nan"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(options: dict[str, int], message: str) -> None:
+def test_what_cannot_be_searched_is_refused(options: dict[str, Any], message: str) -> None:
     """Sizes without meaning, and more than fits max_len, raise ValueError and are named."""
     with pytest.raises(ValueError, match=message):
         beam_search(model(), PROMPTS, **options)

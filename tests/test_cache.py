@@ -166,3 +166,9 @@ def test_the_formula_is_what_is_allocated() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         cache = KVCache(L, B, S, G, K, dtype=dtype)
         assert cache.nbytes == cache_bytes(L, B, S, 4 * G * K, 4 * G, G, dtype.itemsize)
+
+
+def test_no_cache_has_less_than_no_room() -> None:
+    """Sizes below 0 are refused by name."""
+    with pytest.raises(ValueError, match="room for -1 positions of 2 sequences"):
+        KVCache(L, 2, -1, G, K)

@@ -367,3 +367,6 @@ def test_what_does_not_fit_is_refused() -> None:
         encdec(SOURCE, TARGET[:1])
     with pytest.raises(ValueError, match="0 positions and 5 new ones exceed the cache's max_len 4"):
         encdec.decode(TARGET, encdec.encode(SOURCE), cache=encdec.new_cache(B, 4))
+    for source, target in (([[1, 2]], TARGET), (SOURCE, [[1, 2]]), (SOURCE, None)):
+        with pytest.raises(ValueError, match="not a tensor"):
+            encdec(source, target)

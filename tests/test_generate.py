@@ -327,6 +327,11 @@ def test_drawing_survives_rounding(total: float) -> None:
         (PROMPT + V, {}, f"outside the vocabulary of {V}"),
         (PROMPT[:, :1] + V, {}, f"outside the vocabulary of {V}"),
         ([[1, 2]], {}, "prompts are a list, not a tensor"),
+        (PROMPT, {"max_new_tokens": 2.5}, "max_new_tokens 2.5"),
+        (PROMPT, {"pads": [0, 1]}, "pads are a list"),
+        (PROMPT, {"stop": V}, f"stop {V} is outside the vocabulary of {V}"),
+        (PROMPT, {"stop": [1, -1]}, "stop -1 is no id"),
+        (PROMPT, {"stop": 1.5}, "stop 1.5 is no id"),
     ],
 )
 def test_what_cannot_go_on_is_refused(ids: Tensor, options: dict[str, Any], message: str) -> None:

@@ -66,6 +66,17 @@ def test_parameters_by_hand() -> None:
     assert GPT(replace(BASE, residual="post")).n_params == GPT(BASE).n_params - D
 
 
+@pytest.mark.parametrize("heads", [1, 2, 6])
+@pytest.mark.parametrize("d_head", [2, 8, 30])
+def test_heads_of_their_own_width_are_counted(heads: int, d_head: int) -> None:
+    """With d_head K, H heads and G for keys and values a layer's attention has D K (H + 2 G) + H K D parameters."""
+    config = replace(BASE, n_heads=6, n_kv_heads=heads, d_head=d_head)
+    attention = D * d_head * (6 + 2 * heads) + 6 * d_head * D
+    assert GPT(config).n_params == V * D + L * (attention + 8 * D * D + 2 * D) + D
+    biases = L * (d_head * (6 + 2 * heads) + D + 4 * D + D + 2 * D) + D  # of the matrices, then of the norms
+    assert GPT(replace(config, bias=True)).n_params == GPT(config).n_params + biases
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_first_loss_is_ln_v(name: str) -> None:
     """A new model knows nothing: its loss is near ln V, that of guessing."""
@@ -280,9 +291,11 @@ def test_unreadable_ids_are_refused(wrong: Tensor, message: str) -> None:
         ({"mask": torch.ones(3, dtype=torch.bool)}, r"\(3,\), not"),
         ({"positions": torch.arange(2)}, r"positions have shape \(2,\), not \(3,\) or \(2, 3\)"),
         ({"positions": torch.zeros(3, 3, dtype=torch.int64)}, r"\(3, 3\), not"),
+        ({"mask": [[True] * 3] * 3}, "mask is a list, not a tensor"),
+        ({"positions": [0, 1, 2]}, "positions are a list, not a tensor"),
     ],
 )
-def test_masks_and_positions_fit_the_ids(options: dict[str, Tensor], message: str) -> None:
+def test_masks_and_positions_fit_the_ids(options: dict[str, Any], message: str) -> None:
     """A mask or positions for another number of rows or tokens, or of numbers, raise ValueError with both shapes."""
     with pytest.raises(ValueError, match=message):
         model()(ids(2, 3), **options)

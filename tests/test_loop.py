@@ -305,6 +305,13 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "c").read_bytes() == before
 
 
+def test_a_checkpoint_is_no_folder(tmp_path: Path) -> None:
+    """A folder in the place of a checkpoint is told as such: it is no run that could go on."""
+    for resume in (False, True):
+        with pytest.raises(IsADirectoryError, match="is a folder, and a checkpoint is a file"):
+            run(2, checkpoint=tmp_path, resume=resume)
+
+
 def test_a_generator_is_resumed(tmp_path: Path) -> None:
     """A loss that draws from a generator draws on after a resume."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinytrans.config import EncDecConfig
 from tinytrans.models.reader import Given, Place, Reader
-from tinytrans.models.stack import Stack
+from tinytrans.models.stack import Stack, check_ids
 from tinytrans.nn.masks import padding
 
 IGNORED = -100  # what torch's cross_entropy leaves out unless told otherwise
@@ -53,6 +53,7 @@ class EncoderDecoder(Reader):
         it, and the mask (T, T) or (B, T, T) more of the target.
         """
         if lengths is not None:
+            check_ids(source, self.config.vocab_size)
             if lengths.shape != source.shape[:1]:
                 raise ValueError(f"lengths have shape {tuple(lengths.shape)}, the source {tuple(source.shape)}")
             real = padding(lengths, source.shape[1])
@@ -61,6 +62,7 @@ class EncoderDecoder(Reader):
 
     def encode(self, source: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Source ids (B, S) -> memory (B, S, D), where each position has seen all that the mask does not hide."""
+        check_ids(source, self.config.vocab_size)
         positions = torch.arange(source.shape[-1], device=source.device)
         x, rotation = self.embed(source, positions, self.source_place)
         return self.encoder(x, mask=mask, rotation=rotation)

@@ -118,6 +118,7 @@ class Reader(Pretrained):
         mask hides more of the target; positions, (T,) or a row's own (B, T), are given where they don't simply follow
         each other, as behind padding on the left.
         """
+        check_ids(target, self.config.vocab_size)
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + target.shape[-1], device=target.device)
@@ -131,12 +132,8 @@ class Reader(Pretrained):
         return self.head(self.narrow(x))
 
     def embed(self, ids: Tensor, positions: Tensor, place: nn.Module) -> tuple[Tensor, Rotation | None]:
-        """Ids (B, T) at positions (T,) or (B, T) -> vectors (B, T, D), and the angles by which attention turns them.
-
-        Raises ValueError for ids of a wrong type or shape, or outside the vocabulary.
-        """
+        """Ids (B, T) at positions (T,) or (B, T) -> vectors (B, T, D), and the angles by which attention turns them."""
         c = self.config
-        check_ids(ids, c.vocab_size)
         check_positions(positions, *ids.shape)
         x = self.embedding(ids)
         x = place(self.widen(x * math.sqrt(c.embedding_width) if c.scale_embedding else x), positions)

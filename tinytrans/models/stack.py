@@ -157,6 +157,8 @@ def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") 
     """Raise ValueError, naming both, for a mask that is not bool or does not fit T queries and S keys of B rows."""
     if mask is None:
         return
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"the {what} is a {type(mask).__name__}, not a tensor of torch.bool: True = may look")
     if mask.dtype != torch.bool:
         raise ValueError(f"the {what} is of dtype {mask.dtype}, not of torch.bool: True = may look")
     if mask.dim() == 4:  # (B, H, T, S): one for each head
@@ -168,6 +170,8 @@ def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") 
 
 def check_positions(positions: Tensor, B: int, T: int) -> None:
     """Raise ValueError, naming both shapes, unless the positions are those of T tokens, for all rows or for each."""
+    if not isinstance(positions, Tensor):
+        raise ValueError(f"positions are a {type(positions).__name__}, not a tensor ({T},) or ({B}, {T})")
     if tuple(positions.shape) not in ((T,), (1, T), (B, T)):
         raise ValueError(f"positions have shape {tuple(positions.shape)}, not ({T},) or ({B}, {T})")
 

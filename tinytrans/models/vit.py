@@ -84,6 +84,8 @@ class ViT(Pretrained):
         Raises ValueError for images that are not of the config's size, and for whole numbers.
         """
         c = self.config
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images are a {type(images).__name__}, not a tensor (B, C, H, W)")
         if images.dim() != 4 or images.shape[1:] != (c.n_channels, c.image_size, c.image_size):
             wanted = f"(B, {c.n_channels}, {c.image_size}, {c.image_size})"
             raise ValueError(f"images have shape {tuple(images.shape)}, not {wanted}")

@@ -216,6 +216,8 @@ class Attention(nn.Module):
             raise ValueError(f"d_model {d_model} is not a multiple of n_heads {n_heads}")
         if n_heads % n_kv_heads:
             raise ValueError(f"n_heads {n_heads} is not a multiple of n_kv_heads {n_kv_heads}")
+        if window is not None and window < 1:
+            raise ValueError(f"window {window} counts from 1: a query sees at least itself")
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
         self.head_width = d_model // n_heads if d_head is None else d_head
         self.qk_norm, self.dropout, self.window, self.score_bias = qk_norm, dropout, window, score_bias

@@ -102,6 +102,8 @@ class KVCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         room = (batch, n_kv_heads, max_len, head_width)
+        if min(room) < 0:
+            raise ValueError(f"no cache has room for {max_len} positions of {batch} sequences: {room}")
         self.max_len, self.length = max_len, 0
         self.keys = [torch.zeros(room, device=device, dtype=dtype) for _ in range(n_layers)]  # one tensor a layer, so
         self.values = [torch.zeros(room, device=device, dtype=dtype) for _ in range(n_layers)]  # that autograd can tell

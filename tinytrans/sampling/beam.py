@@ -6,14 +6,16 @@ penalty is greedy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tinytrans.sampling.choose import check_signs
-from tinytrans.sampling.generate import LanguageModel, check_prompts, evaluating, next_logits
+from tinytrans.sampling.generate import LanguageModel, check_prompts, check_stops, evaluating, next_logits, stop_ids
 
 NEVER = float("-inf")  # the score of what does not exist
 
@@ -76,11 +78,14 @@ def beam_search(
     """
     check_prompts(ids, max_new_tokens, pads)
     (B, T), W, n_max = ids.shape, beams, max_new_tokens
-    if W < 1 or n_max < 1:
+    if not isinstance(W, Integral) or W < 1 or n_max < 1:
         raise ValueError(f"beams {W} and max_new_tokens {n_max} count from 1")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"length_penalty {length_penalty} is not finite")
     if T + n_max > model.config.max_len:
         raise ValueError(f"{T} ids and {n_max} new ones exceed max_len {model.config.max_len}")
-    stops = torch.as_tensor([] if stop is None else stop, dtype=torch.long, device=ids.device).reshape(-1)
+    ends = stop_ids(stop)
+    stops = torch.tensor(ends, dtype=torch.long, device=ids.device)
     cache = model.new_cache(B, T + n_max) if use_cache else None
     modules = list(model.modules())
     rows = torch.arange(B, device=ids.device)[:, None]  # (B, 1)
@@ -97,6 +102,7 @@ def beam_search(
         log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # half would make ties
         scores = alive.scores[:, :, None] + log_p.view(B, width, -1)  # (B, width, V)
         V = scores.shape[-1]
+        check_stops(ends, V)
         last = scores.flatten(1).topk(min(W, width * V)).values[:, -1, None, None]
         ending = stops if n < n_max else torch.arange(V, device=ids.device)  # at last all end
         good = scores.masked_fill(scores < last, NEVER)

@@ -29,6 +29,9 @@ def sample(
     >>> sample(torch.tensor([[1.0, 3.0, 2.0]]), temperature=0.0)
     tensor([1])
     """
+    if not isinstance(logits, Tensor) or logits.dim() == 0 or logits.shape[-1] == 0:
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"logits are {what}, not a tensor (..., V) with at least one token to choose from")
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     new, sign = choose(logits, generator, **options)
     if logits.device.type == "cpu":

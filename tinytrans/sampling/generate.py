@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Protocol
 
 import torch
@@ -106,7 +107,8 @@ def stream(
     B, T = ids.shape
     max_len = model.config.max_len
     cache = model.new_cache(B, min(T + max_new_tokens, max_len)) if use_cache else None
-    stops = None if stop is None else torch.as_tensor(stop, device=ids.device).reshape(-1)
+    ends = stop_ids(stop)
+    stops = None if stop is None else torch.tensor(ends, dtype=torch.long, device=ids.device)
     finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
     modules = list(model.modules())  # walked once, not at every step
     unroll = getattr(model, "one_by_one", None) if pads is None else None
@@ -128,6 +130,8 @@ def stream(
         else:
             with evaluating(modules):
                 logits = next_logits(model, ids[:, start:], cache, hidden)  # which also checks the prompt's ids
+        if step == 0:
+            check_stops(ends, logits.shape[-1])
         if repetition_penalty != 1:
             seen = None if pads is None else not_padding(ids.shape[1], pads)
             logits = filters.repetition_penalty(logits, ids, repetition_penalty, seen)
@@ -189,12 +193,30 @@ def check_prompts(ids: Tensor, max_new_tokens: int, pads: Tensor | None) -> None
         raise ValueError(f"prompts are a {type(ids).__name__}, not a tensor: torch.tensor([tokenizer.encode(text)])")
     if ids.dim() != 2 or ids.numel() == 0:
         raise ValueError(f"prompts have shape {tuple(ids.shape)}, not (B, T) with at least one token each")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens {max_new_tokens} counts from 0")
+    if not isinstance(max_new_tokens, Integral) or max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens {max_new_tokens!r} counts from 0, in whole tokens")
+    if pads is not None and not isinstance(pads, Tensor):
+        raise ValueError(f"pads are a {type(pads).__name__}, not a tensor (B,), as `pad_left` makes it")
     if pads is not None and pads.shape != ids.shape[:1]:
         raise ValueError(f"pads have shape {tuple(pads.shape)}, but there are {len(ids)} prompts")
     if pads is not None and not 0 <= int(pads.min()) <= int(pads.max()) < ids.shape[1]:
         raise ValueError(f"pads {pads.tolist()} do not leave a token of the {ids.shape[1]} in each prompt")
+
+
+def stop_ids(stop: int | Iterable[int] | None) -> list[int]:
+    """The ids that end a text, from one, several or none; raises ValueError for what no token can be."""
+    given = stop.tolist() if isinstance(stop, Tensor) else stop
+    several = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
+    for i in several:
+        if not isinstance(i, Integral) or i < 0:
+            raise ValueError(f"stop {i!r} is no id: those count from 0")
+    return [int(i) for i in several]
+
+
+def check_stops(ends: Sequence[int], V: int) -> None:
+    """Raise ValueError for ids that end a text and that a vocabulary of V does not have: none ever would."""
+    if (last := max(ends, default=0)) >= V:
+        raise ValueError(f"stop {last} is outside the vocabulary of {V}")
 
 
 def forget(start: int, stop: int, max_len: int) -> int:

@@ -8,6 +8,7 @@ Source: Leviathan et al. 2022, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling.choose import probabilities
-from tinytrans.sampling.generate import LanguageModel, evaluating
+from tinytrans.sampling.generate import LanguageModel, check_prompts, check_stops, evaluating, stop_ids
 
 
 class Rewindable(LanguageModel, Protocol):
@@ -95,7 +96,8 @@ def speculate(
     either are NaN or infinite.
     """
     check(model, draft, ids, max_new_tokens, k)
-    stops = set() if stop is None else {stop} if isinstance(stop, int) else set(stop)
+    stops = set(stop_ids(stop))
+    check_stops(list(stops), model.config.vocab_size)
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     end = ids.shape[1] + max_new_tokens
     caches = [each.new_cache(1, end, rewind=k) for each in (model, draft)]
@@ -152,9 +154,10 @@ def check_chances(T: int, **chances: Tensor) -> None:
 
 def check(model: LanguageModel, draft: LanguageModel, ids: Tensor, n: int, k: int) -> None:
     """Raise ValueError, naming both values, where model, draft and text don't go together."""
+    check_prompts(ids, n, None)
     if ids.shape[0] != 1:
         raise ValueError(f"{ids.shape[0]} prompts: each would keep another number of tokens, so give them one by one")
-    if k < 1:
+    if not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k {k} counts from 1")
     if (V := model.config.vocab_size) != draft.config.vocab_size:
         raise ValueError(f"the model's vocabulary of {V} is not the draft's of {draft.config.vocab_size}")

@@ -27,6 +27,8 @@ def begin(
     model: nn.Module, optimizer: Stepper, checkpoint: str | Path | None, resume: bool, generator: torch.Generator | None
 ) -> tuple[History, list[float]]:
     """A run's history and learning rates: empty and the optimiser's own, or all as in the checkpoint."""
+    if checkpoint is not None and Path(checkpoint).is_dir():
+        raise IsADirectoryError(f"{checkpoint} is a folder, and a checkpoint is a file: {checkpoint}/run.safetensors")
     found = ranks.gather(checkpoint is not None and Path(checkpoint).exists())[0]  # one answer for all processes
     if checkpoint is None or not found:
         if not shards.sharded(model):

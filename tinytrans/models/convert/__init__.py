@@ -85,7 +85,8 @@ def counterpart(model: Pretrained) -> tuple[Family, str, dict[str, Any]]:
                 return (family, *family.specify(model.as_is()))
             except ValueError as error:
                 reasons.append(f"{family.classes[-1]}: {error}")
-    raise ValueError("transformers has no model like this one" + "".join(f"; {reason}" for reason in reasons))
+    said = "; ".join([f"transformers has no model like this one, a {type(model).__name__}", *reasons])
+    raise ValueError(said)
 
 
 def own_places(family: Family, model: Pretrained) -> Places:
