@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from graders import signing
 from graders.autograde import as_json, autograde, brief
@@ -148,7 +149,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Print the verdicts of an earlier autograde in the form that was asked for."""
-    whole = json.loads((options.out / "verdicts.json").read_text(encoding="utf-8"))
+    whole = _verdicts(options.out)
     sys.stdout.write(FORMATS[options.format](whole["assignment"], whole["students"]))
     return 0
 
@@ -157,7 +158,7 @@ def run_report(options: argparse.Namespace) -> int:
     """The class at a glance, from what an earlier autograde left in --out."""
     from graders.overview import write_report  # it takes matplotlib, which other commands can do without
 
-    print(write_report(options.out, json.loads((options.out / "verdicts.json").read_text(encoding="utf-8"))))
+    print(write_report(options.out, _verdicts(options.out)))
     return 0
 
 
@@ -193,6 +194,15 @@ def run_nbgrader(arguments: Sequence[str]) -> int:
 
 def _release(course: Path, name: str) -> Release:
     return load(course / "course" / name / f"{name}.ipynb")
+
+
+def _verdicts(out: Path) -> dict[str, Any]:
+    """What an earlier autograde said; FileNotFoundError that tells how to get it where there is nothing."""
+    path = out / "verdicts.json"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}: `graders autograde --out {out} ...` writes it")
+    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return whole
 
 
 @contextmanager

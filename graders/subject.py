@@ -54,11 +54,19 @@ def cotangent(value: Tensor) -> Tensor:
 def backward(function: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[Any, list[Tensor | None]]:
     """The value of the function, and the gradient of each float tensor among the inputs; None where none arrived.
 
-    Where the value is a list or tuple, a gradient is sent into each tensor in it that takes one.
+    Where the value is a list or tuple, a gradient is sent into each tensor in it that takes one. Some functions of
+    torch refuse inputs that want a gradient, as its batch norm does for statistics: then only the first one wants it.
     """
     leaves = [x.requires_grad_() for x in inputs if isinstance(x, Tensor) and x.is_floating_point()]
     with torch.enable_grad():
-        value = function(*inputs)
+        try:
+            value = function(*inputs)
+        except RuntimeError:
+            if len(leaves) < 2:
+                raise
+            for leaf in leaves[1:]:
+                leaf.requires_grad_(False)
+            value = function(*inputs)
     values = value if isinstance(value, list | tuple) else [value]
     ends = [v for v in values if isinstance(v, Tensor) and v.requires_grad]
     if ends:

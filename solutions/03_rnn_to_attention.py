@@ -587,7 +587,7 @@ curves(
 )
 
 # %% [markdown]
-# With the look back at least nine out of ten unseen dates are right, spans as well as single ones (in our run all of them); without it, after the same steps on the same data, hardly one in fifty. So where does it look? Choose a written character with the slider; the number below a letter is its share in per cent. Nobody has told the model which part of the source is the year. (In quick mode it has not found out yet.)
+# With the look back at least nine out of ten unseen dates are right, spans as well as single ones (in our run all of them); without it, after the same steps on the same data, hardly one in fifty. So where does it look? Choose a written character with the slider; the number below a letter is its share in per cent. (Where the picture's font lacks your language's letters, it numbers them, #0, #1 ...; the line below the slider has them all.) Nobody has told the model which part of the source is the year. (In quick mode it has not found out yet.)
 
 # %%
 shown = max(unseen[::2], key=lambda pair: len(pair[0]) if len(pair[0]) <= 40 else 0)

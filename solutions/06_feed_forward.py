@@ -79,7 +79,8 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 X, W_1, W_2 = torch.randn(5, 8), torch.randn(8, 8), torch.randn(8, 8)
 A_1, A_2 = torch.randn(5, 5).softmax(dim=-1), torch.randn(5, 5).softmax(dim=-1)  # two attention matrices
 two_rounds = A_2 @ (A_1 @ X @ W_1) @ W_2
-print("two rounds of attention are one:", torch.allclose(two_rounds, (A_2 @ A_1) @ X @ (W_1 @ W_2), atol=1e-4))
+one_round = (A_2 @ A_1) @ X @ (W_1 @ W_2)
+print("two rounds of attention are one:", torch.allclose(two_rounds, one_round, atol=1e-4))
 
 cases = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, -1.0], [-1.0, 1.0]])
 friendly = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]])
@@ -137,7 +138,7 @@ curves(
 # %%
 fine = torch.linspace(-6, 6, 100_001, dtype=torch.float64)
 gap, lowest = (gelu(fine) - gelu_tanh(fine)).abs(), gelu(fine).argmin()
-print(f"the approximation is off by {gap.max():.5f} at most, at x = {abs(fine[gap.argmax()]):.2f} or its opposite")
+print(f"the approximation is off by {gap.max():.5f} at most, at x = ±{abs(fine[gap.argmax()]):.2f}")
 print(f"GELU's lowest point is {gelu(fine)[lowest]:.3f}, at x = {fine[lowest]:.2f}")
 below = torch.tensor([-1.0], requires_grad=True)
 for name, bend in (("ReLU", F.relu), ("GELU", gelu)):
@@ -174,8 +175,8 @@ for name, bend in (("ReLU", F.relu), ("GELU", gelu)):
 # %%
 w_up, b_up = torch.tensor([[1.0, -1.0], [1.0, -1.0]]), torch.tensor([-1.0, -1.0])
 w_down, b_down = torch.tensor([[-2.0], [-2.0]]), torch.tensor([1.0])
-print("the table:", feed_forward(cases, w_up, w_down, b_up, b_down, activation=F.relu).flatten().tolist())
-print("nothing bends:", feed_forward(cases, w_up, w_down, b_up, b_down, activation=lambda h: h).flatten().tolist())
+for name, bend in (("the table", F.relu), ("nothing bends", lambda h: h)):
+    print(f"{name}:", feed_forward(cases, w_up, w_down, b_up, b_down, activation=bend).flatten().tolist())
 
 # %% [markdown]
 # Where is the sentence in all this? Nowhere. The layer takes *one* vector. For a sentence of ten tokens it is applied ten times, with the same weights, and the tokens know nothing of each other. (Some lecture notes average the tokens' vectors first and send the mean through. That makes the drawing simpler, but no transformer does
@@ -220,18 +221,18 @@ print(
 
 # %%
 mistral = GPTConfig(  # Jiang et al. 2023, table 1
-    vocab_size=32_000, n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, d_ff=14_336, norm="rms", feedforward="swiglu",
-    tie=False,
+    vocab_size=32_000, n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, d_ff=14_336,
+    norm="rms", feedforward="swiglu", tie=False,
 )  # fmt: skip
 for name, config in (("GPT-2", PRESETS["gpt2"]), ("tales", PRESETS["tales"]), ("Mistral 7B", mistral)):
     with torch.device("meta"):
         model = GPT(config)
     sizes = {key: p.numel() for key, p in model.named_parameters()}
-    layer, looks = (sum(n for key, n in sizes.items() if f".{part}." in key) for part in ("feedforward", "attention"))
+    layer = sum(n for key, n in sizes.items() if ".feedforward." in key)
+    looks = sum(n for key, n in sizes.items() if ".attention." in key)
     whole = sum(sizes.values())
-    print(
-        f"{name:10} {whole:13,} parameters: feed-forward {layer / whole:.1%} of all, {layer / (layer + looks):.1%} of the blocks"
-    )
+    shares = f"feed-forward {layer / whole:.1%} of all, {layer / (layer + looks):.1%} of the blocks"
+    print(f"{name:10} {whole:13,} parameters: {shares}")
 print(f"GPT-2's twelve layers by your count: {12 * feed_forward_parameters(768, 4 * 768):,}")
 
 # %% question="feedforward.how_much"
@@ -359,7 +360,8 @@ def loss(model: Writer, ids: Tensor) -> Tensor:
 
 def batch(step: int) -> Tensor:
     """The same 16 pieces for the same step."""
-    return train[torch.randint(len(train), (16,), generator=torch.Generator().manual_seed(step)).to(device)]
+    luck = torch.Generator().manual_seed(step)
+    return train[torch.randint(len(train), (16,), generator=luck).to(device)]
 
 
 steps, seeds = (10, 1) if quick else (300, 3)
@@ -375,7 +377,8 @@ def trained(kind: str = "relu", width: int = 4 * D, seed: int = 0) -> tuple[Writ
     if (kind, width, seed) not in known:
         torch.manual_seed(seed)
         model, start = Writer(kind, width).to(device), time.perf_counter()
-        fit(model, batch, loss, steps=steps, optimizer=adamw(model, lr=4e-3), schedule=rate, progress=False)
+        optimizer = adamw(model, lr=4e-3)
+        fit(model, batch, loss, steps=steps, optimizer=optimizer, schedule=rate, progress=False)
         seconds = time.perf_counter() - start
         with torch.no_grad():
             known[kind, width, seed] = model.eval(), loss(model, test).item(), seconds
@@ -389,9 +392,8 @@ def on_average(kind: str = "relu", width: int = 4 * D) -> tuple[float, float]:
 
 
 writer, unseen, seconds = trained()
-print(
-    f"{sum(p.numel() for p in writer.parameters())} weights, {seconds:.0f} s: {unseen:.2f} nats a word on unseen stories"
-)
+size = sum(p.numel() for p in writer.parameters())
+print(f"{size} weights, {seconds:.0f} s: {unseen:.2f} nats a word on unseen stories")
 
 # %% [markdown]
 # We let it read the unseen stories and record all hidden numbers of its last layer. Each row of the picture is a word of one story, each column one of the first 24 neurons. Then choose a neuron with the slider: where was it largest, which word came next *there*, and which words does it promote?
@@ -417,17 +419,21 @@ def told_of(neuron: int, k: int = 8) -> str:
         neuron_triggers(flat, neuron, k).tolist(),
         neuron_words(values, writer.head.weight, neuron, k).tolist(),
     )
-    rows = [(before(p), words[follows[p]]) for p in places]
-    lines = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    active, promoted = (flat[:, neuron] > 0).float().mean(), html.escape(", ".join(words[w] for w in says))
+    cells = [(html.escape(before(p)), html.escape(words[follows[p]])) for p in places]
+    lines = "".join(f"<tr><td>{place}</td><td>{following}</td></tr>" for place, following in cells)
     head = "<tr><th>largest after</th><th>next came</th></tr>"
-    told = f"neuron {neuron}, above 0 at {active:.0%} of all places; the words that it promotes: <b>{promoted}</b>"
-    return f"<p>{told}</p><table>{head}{lines}</table>"
+    active, promoted = (flat[:, neuron] > 0).float().mean(), ", ".join(words[w] for w in says)
+    told = f"neuron {neuron}, above 0 at {active:.0%} of all places; the words that it promotes:"
+    return f"<p>{told} <b>{html.escape(promoted)}</b></p><table>{head}{lines}</table>"
 
 
 story = [words[i] for i in ids[0, :20]]
 picture = heat_map(
-    hidden[0, :20, :24], story, title="hidden numbers, last layer", row_label="word", column_label="neuron"
+    hidden[0, :20, :24],
+    story,
+    title="hidden numbers, last layer",
+    row_label="word",
+    column_label="neuron",
 )
 Explorer(picture, [(str(n), n) for n in range(24)], told_of, "neuron")
 
@@ -467,7 +473,7 @@ for n in range(0, 4 * D, 96 if quick else 8):  # every eighth neuron
     row[n] = kept
     worse.append((change[neuron_triggers(flat, n, 20)].mean().item(), change.mean().item()))
 at_triggers, everywhere = (sum(column) / len(worse) for column in zip(*worse, strict=True))
-print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places, {everywhere:.4f} on average")
+print(f"one neuron less costs {at_triggers:.3f} nats where it is strongest, {everywhere:.4f} on average")
 
 # %% [markdown]
 # Where a neuron is strong, switching it off costs many times what it costs elsewhere (about twenty times as much in our run): its work is local. But the cost is small even there. Knowledge is spread over many neurons, and the others make up for a missing one.
@@ -516,10 +522,12 @@ print(f"one neuron less costs {at_triggers:.3f} nats at its 20 strongest places,
 # %% tags=["measured"]
 for kind, width in (("relu", 4 * D), ("gelu", 4 * D), ("swiglu", gated_width(4 * D))):
     size = sum(p.numel() for p in trained(kind, width)[0].parameters())
-    print(f"{kind:7} F = {width}, {size} weights: {on_average(kind, width)[0]:.3f} nats a word on unseen stories")
+    losses = sorted(trained(kind, width, seed)[1] for seed in range(seeds))
+    told = f"{on_average(kind, width)[0]:.3f} nats a word on unseen stories"
+    print(f"{kind:7} F = {width}, {size} weights: {told} ({losses[0]:.2f} to {losses[-1]:.2f})")
 
 # %% [markdown]
-# Each is the mean of three runs with different random weights. At equal size and after equally many steps the differences are small, here less than a tenth of a nat, and runs of one kind differ from each other by as much; in Shazeer's tables, too, they are a few hundredths. Three small runs cannot tell which is best; people change such a thing because over many large runs it has been found
+# Each is the mean of three runs with different random weights, in brackets the best and the worst of them. At equal size and after equally many steps the differences are small, here less than a tenth of a nat, and runs of one kind differ from each other by as much; in Shazeer's tables, too, they are a few hundredths. Three small runs cannot tell which is best; people change such a thing because over many large runs it has been found
 # to help a little.
 #
 # ## 7. Wide or deep? (9 minutes)
@@ -547,7 +555,8 @@ curves(
 
 # %% tags=["measured"]
 (wide, wide_seconds), (deep, deep_seconds) = on_average("relu"), on_average("deep")
-print(f"wide: {wide:.3f} nats a word in {wide_seconds:.1f} s;  deep: {deep:.3f} nats a word in {deep_seconds:.1f} s")
+print(f"wide: {wide:.3f} nats a word in {wide_seconds:.1f} s")
+print(f"deep: {deep:.3f} nats a word in {deep_seconds:.1f} s")
 
 
 @torch.no_grad()
@@ -573,16 +582,11 @@ def through(x: Tensor, matrices: list[Tensor]) -> Tensor:
 side = 256
 pair = [torch.randn(side, 4 * side, device=device) / 16, torch.randn(4 * side, side, device=device) / 32]
 chain = [torch.randn(side, side, device=device) / 16 for _ in range(8)]
-counts = [1, 8, 64, 512]
-times = {
-    name: [milliseconds(lambda n=n, ms=matrices: through(torch.ones(n, side, device=device), ms)) for n in counts]
-    for name, matrices in (("wide: 2 large matrices", pair), ("deep: 8 small ones", chain))
-}
-for i, n in enumerate(counts):
-    first, second = (column[i] for column in times.values())
-    print(
-        f"{n:3} tokens at once: wide {first:6.3f} ms, deep {second:6.3f} ms, deep takes {second / first:.2f} times as long"
-    )
+for n in (1, 8, 64, 512):
+    x = torch.ones(n, side, device=device)
+    first, second = (milliseconds(lambda x=x, ms=matrices: through(x, ms)) for matrices in (pair, chain))
+    both = f"wide {first:6.3f} ms, deep {second:6.3f} ms"
+    print(f"{n:3} tokens at once: {both}, deep takes {second / first:.2f} times as long")
 
 # %% [markdown]
 # There are two answers. The first is the loss: eight layers in a row without residuals (lesson 07) learn badly, so badly that the model is no better than the one that has no such layer at all. With residuals of their own they would be blocks. That is how a transformer is made deep, and there each new layer comes with another look at the neighbours.

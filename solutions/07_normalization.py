@@ -65,21 +65,22 @@ print(f"running on {device}{', in quick mode' if quick else ''}")
 
 # %%
 def random_layers(L: int, D: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """w_up (L, D, 4 D) and w_down (L, 4 D, D) of layers that, with scale 1, keep the size of a random vector."""
+    """w_up (L, D, 4 D) and w_down (L, 4 D, D) of layers that, with scale 1, keep the size of a vector."""
     generator = torch.Generator().manual_seed(seed)
     w_up = torch.randn(L, D, 4 * D, generator=generator) / D**0.5
-    w_down = torch.randn(L, 4 * D, D, generator=generator) / (2 * D) ** 0.5  # ReLU lets half of 4 D through
+    w_down = torch.randn(L, 4 * D, D, generator=generator) / (2 * D) ** 0.5  # ReLU lets half through
     return scale * w_up, scale * w_down
 
 
 def sizes(layer, scale: float, L: int = 32, D: int = 64) -> tuple[list[float], list[float]]:
-    """The size of a number of the stream, and of its gradient, before each layer and after the last one."""
+    """The size of a number of the stream, and of its gradient, before each layer and after the last."""
     streams = [torch.randn(128, D, generator=torch.Generator().manual_seed(1)).requires_grad_()]
     for up, down in zip(*random_layers(L, D, scale), strict=True):
         streams.append(layer(streams[-1], up, down))
         streams[-1].retain_grad()
     streams[-1].backward(torch.randn(128, D, generator=torch.Generator().manual_seed(2)))
-    return [s.pow(2).mean().sqrt().item() for s in streams], [s.grad.pow(2).mean().sqrt().item() for s in streams]
+    signal = [s.pow(2).mean().sqrt().item() for s in streams]
+    return signal, [s.grad.pow(2).mean().sqrt().item() for s in streams]
 
 
 def plain(x: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def plain(x: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
 depths = range(33)
 by_scale = {scale: sizes(plain, scale) for scale in (0.7, 1.0, 1.4)}
 for scale, (signal, gradient) in by_scale.items():
-    print(f"weights times {scale}: signal at the end {signal[-1]:.1e}, gradient at the input {gradient[0]:.1e}")
+    print(f"weights × {scale}: signal at the end {signal[-1]:.1e}, gradient at input {gradient[0]:.1e}")
 curves(
     {f"weights × {scale}": (depths, gradient) for scale, (_, gradient) in by_scale.items()},
     title="Gradient in a plain stack of 32 layers",
@@ -133,10 +134,8 @@ def residual(x: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
 
 for scale in (0.1, 0.7, 1.0, 1.4):
     (signal, gradient), (_, lost) = sizes(residual, scale), sizes(plain, scale)
-    print(
-        f"weights × {scale}: gradient at the input {gradient[0]:8.1e} with residuals, {lost[0]:8.1e} without;"
-        f" signal at the end {signal[-1]:.1e}"
-    )
+    told = f"gradient at the input {gradient[0]:8.1e} with residuals, {lost[0]:8.1e} without"
+    print(f"weights × {scale}: {told}; signal at the end {signal[-1]:.1e}")
 
 # %% [markdown]
 # The gradient no longer vanishes, even with weights of a tenth. But look at the other side: signal and gradient now *explode*, since each layer adds something as large as
@@ -181,8 +180,9 @@ print("x          ", layer_norm(x))
 print("10 x + 7   ", layer_norm(10 * x + 7))
 steep = x.clone().requires_grad_()
 for factor in (1.0, 10.0):
-    (slope,) = torch.autograd.grad(layer_norm(factor * steep)[0], steep)  # with respect to factor * x: divide by it
-    print(f"gradient at {factor:2.0f} x: size {slope.norm() / factor:.4f}")
+    stretched = factor * steep
+    (slope,) = torch.autograd.grad(layer_norm(stretched)[0], stretched)
+    print(f"gradient at {factor:2.0f} x: size {slope.norm():.4f}")
 
 # %% [markdown]
 # ## 4. RMSNorm (7 minutes)
@@ -256,7 +256,7 @@ situations = {
 }
 for name, rows in situations.items():
     over = [(norm(rows)[:4] - norm(sentence)[:4]).abs().max().item() for norm in (over_batch, layer_norm)]
-    print(f"{name}: the first four tokens move by {over[0]:.2f} with BatchNorm, {over[1]:.2f} with LayerNorm")
+    print(f"{name}: four tokens move by {over[0]:.2f} with BatchNorm, {over[1]:.2f} with LayerNorm")
 
 # %% [markdown]
 # Three faults at once. What a token becomes depends on **strangers** in the batch; on how much **padding** there is, which depends on the strangers' lengths; and on **later tokens** of its own
@@ -278,9 +278,8 @@ stories = [split(tale.text) for tale in load("tales", n=2000)]
 lengths = torch.tensor([len(story) for story in stories])
 for position in (0, 100, 120, 130, 140, 150):
     reached = (lengths[:1600].view(100, 16) > position).sum(dim=1).float()  # in each of 100 batches
-    print(
-        f"position {position:3}: {reached.mean():4.1f} of 16 stories on average, {int(reached.min())} in the worst batch"
-    )
+    mean, worst = reached.mean(), int(reached.min())
+    print(f"position {position:3}: {mean:4.1f} of 16 stories on average, {worst} in the worst batch")
 
 # %% [markdown]
 # The variance of two numbers says next to nothing, that of one number is 0, and a position that training never reached has none at all. There is one more, less known cost: when a batch is split over several machines, its statistics have to be
@@ -342,9 +341,8 @@ places = {"pre-norm": pre_norm_layer, "post-norm": post_norm_layer}
 for name, layer in places.items():
     for scale in (0.7, 1.0, 1.4):
         signal, gradient = sizes(layer, scale)
-        print(
-            f"{name:9} weights × {scale}: signal at the end {signal[-1]:5.1f}, gradient at the input {gradient[0]:5.1f}"
-        )
+        told = f"signal at the end {signal[-1]:5.1f}, gradient at the input {gradient[0]:5.1f}"
+        print(f"{name:9} weights × {scale}: {told}")
 
 # %% [markdown]
 # Where section 1 had ten powers of ten, there is now hardly one. Both places cure the explosion. So what is the difference? Follow one token's vector through the layers: how much of the *original* is still in the stream? As a measure we take the cosine of
@@ -353,7 +351,7 @@ for name, layer in places.items():
 
 # %%
 def remaining(layer, L: int = 32, D: int = 64) -> list[float]:
-    """The cosine between the stream after each layer and the stream at the start, mean over 128 tokens."""
+    """The cosine between the stream after each layer and at the start, mean over 128 tokens."""
     x = start = torch.randn(128, D, generator=torch.Generator().manual_seed(1))
     cosines = [1.0]
     for up, down in zip(*random_layers(L, D), strict=True):
@@ -406,7 +404,7 @@ curves(
 
 # %% tags=["measured"]
 def pull_at_birth(L: int, place: str, D: int = 64, N: int = 128, V: int = 50, draws: int = 5) -> Tensor:
-    """The mean gradient norm of each layer (L,) of untrained stacks that are to sort random vectors into V classes."""
+    """The mean gradient norm of each layer (L,) of untrained stacks, for random vectors and V classes."""
     norms = []
     for seed in range(draws):
         generator = torch.Generator().manual_seed(seed)
@@ -421,8 +419,9 @@ at_birth = {(L, place): pull_at_birth(L, place) for L in (6, 24) for place in ("
 for L in (6, 12, 24, 48):
     last = [pull_at_birth(L, place)[-1].item() for place in ("post", "pre")]
     print(f"{L:2} layers: pull at the last layer {last[0]:.2f} post-norm, {last[1]:.2f} pre-norm")
+lines = {f"{place}-norm, {L} layers": pull.tolist() for (L, place), pull in at_birth.items()}
 curves(
-    {f"{place}-norm, {L} layers": (range(1, L + 1), pull.tolist()) for (L, place), pull in at_birth.items()},
+    {name: (range(1, len(pull) + 1), pull) for name, pull in lines.items()},
     title="Pull at each layer, before training",
     x_label="layer",
     y_label="gradient norm",
@@ -443,13 +442,13 @@ curves(
 T, L, D = 32, 8, 32
 words = sorted({word for story in stories for word in story})
 number = {word: i for i, word in enumerate(words)}
-texts = torch.tensor([[number[w] for w in story[: T + 1]] for story in stories if len(story) > T]).to(device)
+beginnings = [[number[w] for w in story[: T + 1]] for story in stories if len(story) > T]
+texts = torch.tensor(beginnings, device=device)
 share = torch.bincount(texts.flatten(), minlength=len(words)) / texts.numel()
 blind = -(share[share > 0] * share[share > 0].log()).sum().item()  # the entropy of the words' frequencies
 print(f"{len(texts)} beginnings of {T} words, {len(words)} different words")
-print(
-    f"a model that knows nothing: {math.log(len(words)):.2f} nats a word; one that knows how frequent words are: {blind:.2f}"
-)
+print(f"a model that knows nothing: {math.log(len(words)):.2f} nats a word")
+print(f"one that knows how frequent words are: {blind:.2f}")
 
 
 # %%
@@ -501,7 +500,8 @@ def loss(model: Writer, ids: Tensor) -> Tensor:
 
 def batch(step: int) -> Tensor:
     """The same 16 stories for the same step."""
-    return texts[torch.randint(len(texts), (16,), generator=torch.Generator().manual_seed(step)).to(device)]
+    luck = torch.Generator().manual_seed(step)
+    return texts[torch.randint(len(texts), (16,), generator=luck).to(device)]
 
 
 # %% [markdown]
@@ -538,7 +538,8 @@ def train(place: str, warm: bool, lr: float = 6e-3) -> tuple[list[float], list[l
         return {"alike": cosines[-1]}
 
     history = fit(
-        model, batch, loss, steps=steps, optimizer=torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.98)),
+        model, batch, loss, steps=steps,
+        optimizer=torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.98)),
         schedule=(lambda step: min(1.0, (step + 1) / warmup)) if warm else None,
         clip=None, evaluate=look, every=every, progress=False,
     )  # fmt: skip
@@ -571,8 +572,9 @@ curves(
 # %%
 def pulls_after(n: int):
     """The pulls of all runs after so many looks, on one scale for all."""
+    shown = {name: [max(pull, 1e-9) for pull in pulled[n]] for name, (_, pulled, _) in runs.items()}
     picture = curves(
-        {name: (range(1, L + 1), [max(p, 1e-9) for p in pulled[n]]) for name, (_, pulled, _) in runs.items()},
+        {name: (range(1, L + 1), pull) for name, pull in shown.items()},
         title=f"Pull at each layer after {n * every} steps",
         x_label="layer",
         y_label="gradient norm",
@@ -595,7 +597,8 @@ curves(
 )
 
 # %% tags=["measured"]
-print("post-norm   without warm-up        with warm-up\n    steps   1 - cosine  pull at 1  1 - cosine  pull at 1")
+print("post-norm   without warm-up        with warm-up")
+print("    steps   1 - cosine  pull at 1  1 - cosine  pull at 1")
 for n in looks:
     pairs = [(1 - runs[name][2][n], runs[name][1][n][0]) for name in ("post-norm", "post-norm, warm-up")]
     print(f"{n * every:9}   " + "  ".join(f"{apart:10.4f}  {pull:9.6f}" for apart, pull in pairs))
@@ -620,10 +623,10 @@ for n in (1, 8, 32):
     stream = x
     for weights in zip(w_up, w_down, strict=True):
         stream = pre_norm_layer(stream, *weights)
-    with_norm, without = (F.cross_entropy(y @ head, targets).item() for y in (deep_stack(x, w_up, w_down), stream))
-    print(
-        f"{n:2} layers: first loss {with_norm:.2f} with the final norm, {without:.2f} without (ln 50 = {math.log(50):.2f})"
-    )
+    ends = deep_stack(x, w_up, w_down), stream
+    with_norm, without = (F.cross_entropy(y @ head, targets).item() for y in ends)
+    print(f"{n:2} layers: first loss {with_norm:.2f} with the final norm, {without:.2f} without")
+print(f"guessing: ln 50 = {math.log(50):.2f}")
 
 # %% [markdown]
 # A model that knows nothing should be about as surprised as one that guesses, ln V and a little more. If yours starts far above, something is too large.
@@ -650,13 +653,15 @@ for n in (1, 8, 32):
 # %%
 x, p = torch.randn(100_000) + 1, 0.1
 dropped = dropout(x, torch.rand_like(x), p)
-print(f"mean {x.mean():.3f}, after dropout {dropped.mean():.3f}; zeros {(dropped == 0).float().mean():.1%}")
+zeros = (dropped == 0).float().mean()
+print(f"mean {x.mean():.3f}, after dropout {dropped.mean():.3f}; zeros {zeros:.1%}")
 stream = added = torch.ones(100_000)
 for _ in range(32):
     stream = dropout(stream, torch.rand_like(stream), p)  # on the stream itself: wrong
-    added = added + dropout(torch.zeros_like(added), torch.rand_like(added), p)  # on what a sublayer adds (here 0)
+    adds = torch.zeros_like(added)  # what a sublayer adds, here nothing
+    added = added + dropout(adds, torch.rand_like(adds), p)
 left, kept = ((t != 0).float().mean() for t in (stream, added))
-print(f"32 layers that drop from the stream leave {left:.1%} of it; dropping from what is added leaves {kept:.0%}")
+print(f"32 layers leave {left:.1%} of a stream that they drop from, {kept:.0%} of one that they add to")
 
 # %% [markdown]
 # $0.9^{32} = 0.034$: dropout on the stream itself tears holes in the highway that no layer can fill. So it goes elsewhere:

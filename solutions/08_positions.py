@@ -92,13 +92,11 @@ for word in vectors:
 # %%
 x = torch.randn(50, 8)
 order = torch.randperm(50)
-deep, deep_shuffled = x, x[order]
+deep, mixed = x, x[order]
 for _ in range(6):
-    deep, deep_shuffled = deep + self_attend(deep, *matrices), deep_shuffled + self_attend(deep_shuffled, *matrices)
-    deep, deep_shuffled = F.layer_norm(deep, (8,)), F.layer_norm(deep_shuffled, (8,))
-print(
-    f"50 words shuffled, six layers: outputs differ by {(deep[order] - deep_shuffled).abs().max():.1e} after sorting back"
-)
+    deep, mixed = (F.layer_norm(z + self_attend(z, *matrices), (8,)) for z in (deep, mixed))
+apart = (deep[order] - mixed).abs().max()
+print(f"50 words shuffled, six layers: outputs differ by {apart:.1e} after sorting back")
 
 # %% question="positions.shuffled"
 
@@ -163,7 +161,12 @@ print(
 
 # %%
 table = sinusoidal(torch.arange(64), 32)
-heat_map(sinusoidal(torch.arange(20), 16), title="sinusoids, 16 wide", row_label="position", column_label="number")
+heat_map(
+    sinusoidal(torch.arange(20), 16),
+    title="sinusoids, 16 wide",
+    row_label="position",
+    column_label="number",
+)
 
 # %% [markdown]
 # Each row is a place. On the left the numbers swing fast, on the right they hardly move within 20 places. Two properties are worth checking:
@@ -176,7 +179,8 @@ heat_map(sinusoidal(torch.arange(20), 16), title="sinusoids, 16 wide", row_label
 
 # %%
 products = table @ table.T
-print(f"lengths from {table.norm(dim=-1).min():.3f} to {table.norm(dim=-1).max():.3f}; √(D/2) = {16**0.5:.3f}")
+lengths = table.norm(dim=-1)
+print(f"lengths from {lengths.min():.3f} to {lengths.max():.3f}; √(D/2) = {16**0.5:.3f}")
 curves(
     {f"to place {t}": ([s - t for s in range(64)], products[t].tolist()) for t in (0, 31, 63)},
     title="Products of two rows",
@@ -242,7 +246,7 @@ for word in vectors:
 # %%
 places, words3 = torch.randn(6, 4), torch.randn(3, 4)
 late = places[5:8]  # three places asked for
-print(f"three asked for, {len(late)} got, and the sum has the shape {tuple((words3 + late).shape)} all the same")
+print(f"three asked for, {len(late)} got, and the sum has the shape {tuple((words3 + late).shape)}")
 
 # %% [markdown]
 # One row was left, and broadcasting spread it over all three tokens, which now stand at the same place. There is no error, only a model that has become a little worse.
@@ -353,11 +357,13 @@ def R(m: int, K: int = 8) -> Tensor:
 
 
 x = torch.randn(100, 8)
-print(f"RᵀₘRₙ = Rₙ₋ₘ: off by {max((R(m).T @ R(n) - R(n - m)).abs().max() for m in range(9) for n in range(9)):.1e}")
-print(f"lengths kept: off by {(rope(x, torch.arange(100)).norm(dim=-1) - x.norm(dim=-1)).abs().max():.1e}")
+turned = rope(x, torch.arange(100))
+off = max((R(m).T @ R(n) - R(n - m)).abs().max() for m in range(9) for n in range(9))
+print(f"RᵀₘRₙ = Rₙ₋ₘ: off by {off:.1e}")
+print(f"lengths kept: off by {(turned.norm(dim=-1) - x.norm(dim=-1)).abs().max():.1e}")
 print(f"not the identity: R at place 1 differs from it by {(R(1) - torch.eye(8)).abs().max():.2f}")
 fast = rotate(x, rotation_at(torch.arange(100), 8))
-print(f"the library's `rotate`, which the models use: off by {(fast - rope(x, torch.arange(100))).abs().max():.1e}")
+print(f"the library's `rotate`, which the models use: off by {(fast - turned).abs().max():.1e}")
 
 # %% [markdown]
 # ### Watch the hands
@@ -372,15 +378,17 @@ def dials(position: int, K: int = 16) -> str:
     parts = []
     for i, angle in enumerate((position * frequencies(K)).tolist()):
         x, y = 42 + 84 * i, 42
+        to_x, to_y = x + 34 * math.cos(angle), y - 34 * math.sin(angle)
         parts.append(
             f'<circle cx="{x}" cy="{y}" r="34" fill="none" stroke="#888"/>'
-            f'<line x1="{x}" y1="{y}" x2="{x + 34 * math.cos(angle):.1f}" y2="{y - 34 * math.sin(angle):.1f}" '
+            f'<line x1="{x}" y1="{y}" x2="{to_x:.1f}" y2="{to_y:.1f}" '
             'stroke="#0072B2" stroke-width="4" stroke-linecap="round"/>'
             f'<text x="{x}" y="95" text-anchor="middle" font-size="12" fill="currentColor">'
             f"{math.degrees(angle) % 360:.0f}°</text>"
         )
     told = f"the hands of {K // 2} pairs at position {position}"
-    return f'<svg viewBox="0 0 672 100" style="max-width:672px" role="img" aria-label="{told}">{"".join(parts)}</svg>'
+    box = 'viewBox="0 0 672 100" style="max-width:672px" role="img"'
+    return f'<svg {box} aria-label="{told}">{"".join(parts)}</svg>'
 
 
 shown = torch.tensor([0, *(2**n for n in range(11))])
@@ -434,7 +442,7 @@ words = sorted({*told, *untold})
 number = {word: i for i, word in enumerate(words)}
 train, test = (torch.tensor([number[word] for word in part], device=device) for part in (told, untold))
 test = test[: len(test) // (LONG + 1) * (LONG + 1)].view(-1, LONG + 1)[:200]
-print(f"{len(train)} words to train on, {len(test)} unseen texts of {LONG + 1}, {len(words)} different words")
+print(f"{len(train)} words to train on, {len(test)} unseen texts of {LONG + 1}; {len(words)} different")
 
 
 # %% tags=["measured"]
@@ -492,9 +500,8 @@ for positions in ("none", "sinusoidal", "learned", "rope"):
     fit(model, batch, loss, steps=40 if quick else 300, optimizer=adamw(model, lr=3e-3), progress=False)
     readers[positions], losses[positions] = model, by_place(model)
     short, double, long = (losses[positions][i] for i in (T // 8 - 1, 2 * T // 8 - 1, LONG // 8 - 1))
-    print(
-        f"{positions:10}: loss {short:.2f} just before place {T}, {double:.2f} before {2 * T}, {long:.2f} before {LONG}"
-    )
+    told = f"{short:.2f} just before place {T}, {double:.2f} before {2 * T}, {long:.2f} before {LONG}"
+    print(f"{positions:10}: loss {told}")
 
 middles = list(range(4, LONG, 8))
 curves(
@@ -518,7 +525,8 @@ curves(
 narrow = window(LONG, T, device=device)
 windowed = {name: by_place(model, narrow) for name, model in readers.items()}
 for name, run in windowed.items():
-    print(f"{name:10}: loss {losses[name][-1]:.2f} at the end of the long text, {run[-1]:.2f} with the window")
+    told = f"{losses[name][-1]:.2f} at the end of the long text, {run[-1]:.2f} with the window"
+    print(f"{name:10}: loss {told}")
 curves(
     {name: (middles, run) for name, run in windowed.items()},
     title=f"The same models, a window of {T}",
@@ -564,7 +572,7 @@ curves(
 
 
 # %% tags=["measured"]
-def restarting(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def restarting(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
     """The classic mistake: each new token stands at place 0, where nothing is turned."""
     keys, values = torch.cat((keys, k), dim=-2), torch.cat((values, v), dim=-2)
     return attend(q, keys, values), keys, values
@@ -581,8 +589,8 @@ class Writer:
     def read(self, ids: Tensor) -> Tensor:
         """The next word of each text (B,) -> logits of the one after it (B, V)."""
         x = self.model.words(ids)[:, None] * D**0.5
-        for i, ((w_q, w_k, w_v), norm) in enumerate(zip(self.model.looks, self.model.norms, strict=False)):
-            seen = norm(x)
+        for i, (w_q, w_k, w_v) in enumerate(self.model.looks):
+            seen = self.model.norms[i](x)
             handed, *kept = self.step(seen @ w_q, seen @ w_k, seen @ w_v, *self.kept[i])
             x, self.kept[i] = x + handed, kept
         return self.model.head(self.model.norms[-1](x))[:, 0]
@@ -594,7 +602,8 @@ with torch.no_grad():
 for name, step in (("your step", rope_step), ("restarting at 0", restarting)):
     writer = Writer(model, len(ids), step)
     logits = torch.stack([writer.read(ids[:, t]) for t in range(T)], dim=1)
-    error, nats = (logits - at_once).abs().max(), F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    error = (logits - at_once).abs().max()
+    nats = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
     print(f"{name:15}: logits differ from the whole text at once by {error:.1e}, loss {nats:.2f}")
 
 

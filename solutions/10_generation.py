@@ -48,7 +48,7 @@ quick = os.environ.get("TINYTRANS_QUICK") == "1"  # the same code with less of e
 device = pick()
 model, tokenizer = checkpoints.load("tales", device=device)
 END, USER, ASSISTANT = (tokenizer.token_to_id(name) for name in ("<|end|>", "<|user|>", "<|assistant|>"))
-print(f"running on {device}{', in quick mode' if quick else ''}: a GPT with {model.n_params:,} parameters")
+print(f"running on {device}{', in quick mode' if quick else ''}; a GPT of {model.n_params:,} parameters")
 
 # %% [markdown]
 # **Stuck?** Later sections use what you write in earlier ones. To go on without one of them, insert a cell below it and run, for example,
@@ -124,9 +124,8 @@ print(fill(text_of(ids[0]), 96))
 for rule, kept in consistent(text_of(ids[0])).items():
     print(f"{'holds ' if kept else 'BROKEN'}  {rule}")
 told = facts(text_of(ids[0]))
-print(
-    f"\nhero: {told['hero']}, a {told['kind']}; friend: {told['friend']}, a {told['friend_kind']}; end: {told['end']}"
-)
+print(f"\nhero: {told['hero']}, a {told['kind']}; friend: {told['friend']}, a {told['friend_kind']}")
+print(f"end: {told['end']}")
 
 # %% question="generate.can_change"
 
@@ -137,11 +136,11 @@ print(
 
 # %%
 for beginning in ("Once upon a time there was", "Do you know", "Far away lived", "This is the story of"):
-    row = generate(model, ids_of(beginning), max_new_tokens=12 if quick else 180, temperature=0.0, stop=[END, USER])[0]
+    most = 12 if quick else 180
+    row = generate(model, ids_of(beginning), max_new_tokens=most, temperature=0.0, stop=[END, USER])[0]
     told = facts(text_of(row))
-    print(
-        f"{beginning:27}: {told['hero']}, a {told['kind']}; weather {told['weather']}, colour {told['color'] or 'not told'}"
-    )
+    seen = f"weather {told['weather']}, colour {told['color'] or 'not told'}"
+    print(f"{beginning:27}: {told['hero']}, a {told['kind']}; {seen}")
 weather = [tale.facts.weather for tale in load("tales", n=20 if quick else 500, split="validation")]
 shares = [f"{name} {weather.count(name) / len(weather):.0%}" for name in sorted(set(weather))]
 print("weather in real stories:", ", ".join(shares), sep="\n    ")
@@ -168,7 +167,7 @@ runs = {
     for name, t in (("greedy", 0.0), ("by chance", 1.0))
 }
 curves(
-    {name: ([50 * (i + 1) for i in range(len(repeated(run)))], repeated(run)) for name, run in runs.items()},
+    {name: (range(50, length + 1, 50), repeated(run)) for name, run in runs.items()},
     title="How much of the text has been said before?",
     x_label="tokens",
     y_label="share of repeated groups of 4",
@@ -219,7 +218,7 @@ print("shares of the ids:", [round(share, 3) for share in (drawn.bincount() / 10
 
 @torch.no_grad()
 def write(prompts: Tensor, n: int, choose, seed: int = 0) -> Tensor:
-    """Prompts (B, T) and up to n tokens more: choose turns logits (B, V) and chances (B,) into ids (B,)."""
+    """Prompts (B, T) and up to n tokens: choose turns logits (B, V) and chances (B,) into ids (B,)."""
     generator = torch.Generator().manual_seed(seed)
     ids, new, cache = prompts, prompts, model.new_cache(len(prompts), prompts.shape[1] + n)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
@@ -270,9 +269,8 @@ places = torch.cat(read_stories)  # (tokens of all stories, V)
 clear = places[places.amax(dim=-1) >= 0.5]
 tail = (clear * (clear < 0.01)).sum(dim=-1)
 print(f"{len(clear) / len(places):.0%} of {len(places)} places have a clear favourite")
-print(
-    f"there {(clear < 0.01).sum(-1).float().mean():.0f} tokens have less than 1 % each, and together {tail.mean():.2%}"
-)
+many = (clear < 0.01).sum(-1).float().mean()
+print(f"there {many:.0f} tokens have less than 1 % each, and together {tail.mean():.2%}")
 print(f"100 such places without a single slip: {(1 - tail.mean().item()) ** 100:.0%}")
 
 # %% [markdown]
@@ -309,7 +307,8 @@ print(f"100 such places without a single slip: {(1 - tail.mean().item()) ** 100:
 
 # %%
 for t in (0.5, 1.0, 2.0):
-    print(f"τ = {t}: {[round(c, 2) for c in temperature(torch.tensor([2.0, 1.0, 0.0]), t).softmax(dim=-1).tolist()]}")
+    tempered = temperature(torch.tensor([2.0, 1.0, 0.0]), t).softmax(dim=-1)
+    print(f"τ = {t}: {[round(c, 2) for c in tempered.tolist()]}")
 
 # %% [markdown]
 # ## 5. Cutting off the tail (15 minutes)
@@ -370,7 +369,8 @@ print(
 
 # %%
 with torch.no_grad():
-    named = model(ids_of(text_of(ids[0]).partition(" wanted")[0]))[0, -1]  # the greedy story, up to its hero's wish
+    until_the_wish = text_of(ids[0]).partition(" wanted")[0]  # of the greedy story
+    named = model(ids_of(until_the_wish))[0, -1]
 order = named.argsort(descending=True)
 first, rest = named[order[:14]], named[order[14:]].logsumexp(dim=-1)  # the others as one
 
@@ -485,7 +485,8 @@ def search(prompt: Tensor, W: int, n: int) -> tuple[str, float]:
 
 beams = {W: search(prompt, W, longest) for W in ((1, 2) if quick else (1, 2, 4, 8))}
 for W, (story, score) in beams.items():
-    print(f"W = {W}: log-probability {score:6.1f}, {'sound' if sound(story) else 'not sound'}:\n{fill(story, 96)}\n")
+    verdict = "sound" if sound(story) else "not sound"
+    print(f"W = {W}: log-probability {score:6.1f}, {verdict}:\n{fill(story, 96)}\n")
 
 # %% [markdown]
 # All of these are sound. But look at the log-probabilities: a wider beam is no guarantee of a likelier text. A text that leads early crowds out others that would have
@@ -499,7 +500,8 @@ groups = {
 }
 for name, texts in groups.items():
     told = [facts(text) for text in texts]
-    print(f"{name:13}", "; ".join(f"{one['hero']} the {one['kind']}, {one['weather'] or 'none'}" for one in told))
+    short = [f"{one['hero']} the {one['kind']}, {one['weather'] or 'none'}" for one in told]
+    print(f"{name:13}", "; ".join(short))
 
 # %% [markdown]
 # Beams are relatives of greedy decoding: safe, bland, and always in the same weather. People do not write the likeliest text. Holtzman et al. (2019) measured it: token by token, real text surprises a model far more than
@@ -563,7 +565,8 @@ by_pieces, kept = [], nothing
 for piece in story.split([7, *[1] * (story.shape[1] - 7)], dim=1):  # a prompt of 7, then token by token
     logits, kept = reading(piece, kept)
     by_pieces.append(logits)
-print(f"largest difference to the model without a cache: {(torch.cat(by_pieces, dim=1) - at_once).abs().max():.1e}")
+apart = (torch.cat(by_pieces, dim=1) - at_once).abs().max()
+print(f"largest difference to the model without a cache: {apart:.1e}")
 
 # %% [markdown]
 # The numbers are the same, up to rounding. So the greedy text is the same, and given the same chances a drawn text is too. What have we saved? We time one step, with the text so far in the cache and without a cache.
@@ -587,8 +590,10 @@ steps = {"reading all again": [], "with your cache": []}
 for n in lengths:
     text = story.repeat(1, -(-n // story.shape[1]))[:, :n]  # the time does not depend on what it says
     _, kept = reading(text[:, :-1], nothing)
-    steps["reading all again"].append(1e3 * seconds(lambda text=text: reading(text, nothing)))
-    steps["with your cache"].append(1e3 * seconds(lambda text=text, kept=kept: reading(text[:, -1:], kept)))
+    again = seconds(lambda text=text: reading(text, nothing))
+    cached = seconds(lambda last=text[:, -1:], kept=kept: reading(last, kept))
+    steps["reading all again"].append(1e3 * again)
+    steps["with your cache"].append(1e3 * cached)
 curves(
     {name: (lengths, times) for name, times in steps.items()},
     title="Time to the next token",
@@ -600,9 +605,8 @@ curves(
 
 # %%
 for n, again, cached in zip(lengths, *steps.values(), strict=True):
-    print(
-        f"{n:5} tokens: {again:7.2f} ms without, {cached:6.2f} ms with the cache, {again / cached:5.1f} times as fast"
-    )
+    both = f"{again:7.2f} ms without, {cached:6.2f} ms with the cache"
+    print(f"{n:5} tokens: {both}, {again / cached:5.1f} times as fast")
 
 # %% [markdown]
 # Without a cache the time to the next token grows with the text, and in the end faster than the text, as the T² of attention makes itself felt (and, depending on the machine, a T × T table of weights that no longer fits into the processor's own memory). With the cache it grows slowly: multiplying the new token by the model's matrices is the same work at any length, and only its look at the keys takes longer.
@@ -655,14 +659,14 @@ cache_growth([tokenizer.decode([i]).strip() or "␣" for i in shown], 4, one_tok
 
 
 # %%
-def unmasked(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def unmasked(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
     """Attention with a cache that forgets the mask."""
     _, keys, values = cached_attend(q, k, v, keys, values)
     return torch.nn.functional.scaled_dot_product_attention(q, keys, values), keys, values
 
 
 def halves(row: list[int], attend=None, frozen: bool = False) -> tuple[float, float]:
-    """The mean surprise within the prompt and behind it; frozen: all new tokens are told that they stand right behind it."""
+    """The mean surprise within the prompt and behind it; frozen: all new tokens stand right behind it."""
     ids, half = torch.tensor([row], device=device), len(row) // 2
     logits, kept = reading(ids[:, :half], nothing, attend=attend)
     found = [logits]
@@ -697,7 +701,10 @@ def cut_first(logits: Tensor, chance: Tensor) -> Tensor:
     return draw(temperature(top_p(logits, 0.9), 1.6).softmax(dim=-1), chance)
 
 
-orders = {"temperature 1.6, then p = 0.9": chooser(t=1.6, p=0.9), "p = 0.9, then temperature 1.6": cut_first}
+orders = {
+    "temperature 1.6, then p = 0.9": chooser(t=1.6, p=0.9),
+    "p = 0.9, then temperature 1.6": cut_first,
+}
 for name, choose in orders.items():
     diversity, quality = measured(choose)
     print(f"{name}: {quality:.0%} sound, diversity {diversity:.2f}")

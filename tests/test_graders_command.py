@@ -144,6 +144,13 @@ def test_what_is_not_there(
     assert capsys.readouterr().err.startswith("graders: there is no ")
 
 
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_what_was_not_graded(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing was graded yet, one sentence says what to run first."""
+    assert main([command, "--out", str(tmp_path)]) == 1
+    assert "`graders autograde --out" in capsys.readouterr().err
+
+
 def test_collect(folder: Path, tmp_path: Path) -> None:
     """Both shapes are found; hidden entries, other files and links to folders are not."""
     found = collect(folder, NAME)

@@ -46,6 +46,19 @@ def test_maps_stand_two_in_a_row() -> None:
     assert all(axis.images or axis.get_label() == "<colorbar>" for axis in five.figure.axes)
 
 
+def test_a_letter_that_cannot_be_drawn_has_its_number() -> None:
+    """Letters of a script that the font has not are numbers in the picture, and themselves in its description."""
+    picture = plots.heat_map(WEIGHTS, ["8", "月", "é"], ["日", "\ufffe", " "])
+    assert picture.png()  # a glyph that is missing would warn, and a warning is an error
+    labels = [
+        label.get_text()
+        for axis in (picture.figure.axes[0].yaxis, picture.figure.axes[0].xaxis)
+        for label in axis.get_ticklabels()
+    ]
+    assert labels == ["8", "#1", "é", "#0", "#1", " "]
+    assert "月: most at" in picture.alt
+
+
 def test_curves_tell_their_ends() -> None:
     """The description of lines gives each one's ends and extremes."""
     alt = plots.curves({"loss": ([1, 2, 3], [4.0, 1.0, 2.0])}, title="run", x_label="step", y_label="nats").alt

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
@@ -219,9 +220,16 @@ def limits(matrices: Iterable[Tensor]) -> tuple[float, float]:
 def label_axis(axis: Any, names: Sequence[str] | None, n: int, rotation: int = 0) -> None:
     """Words along an axis, or a number now and then."""
     if names is not None and n <= 40:
-        axis.set_ticks(range(n), labels=list(names), rotation=rotation, fontsize=8)
+        axis.set_ticks(range(n), labels=drawable(names), rotation=rotation, fontsize=8)
     else:
         axis.set_ticks(range(0, n, max(1, n // 8)))
+
+
+def drawable(names: Sequence[str]) -> list[str]:
+    """Names as the font can draw them: one with a letter that it has not becomes its number, as in "#4"."""
+    font = get_font(findfont(FontProperties()))
+    held = [all(letter.isspace() or font.get_char_index(ord(letter)) for letter in name) for name in names]
+    return [name if all_there else f"#{n}" for n, (name, all_there) in enumerate(zip(names, held, strict=True))]
 
 
 def write_numbers(axis: Axes, matrix: Tensor, middle: float) -> None:

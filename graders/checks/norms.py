@@ -541,6 +541,14 @@ def torchs(x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: float
     return layer(x), layer.running_mean, layer.running_var
 
 
+def into_copies(
+    x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5
+) -> Stats:
+    """torch's function, which writes into copies of the statistics and wants no gradient of them."""
+    mean, var = mean.clone(), var.clone()
+    return F.batch_norm(x, mean, var, None, None, training, momentum, eps), mean, var
+
+
 def columns(x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: float = 0.1, eps: float = 1e-5) -> Stats:
     """Column by column."""
     if not training:
@@ -668,6 +676,7 @@ BATCH = exercise(
     },
     right={
         "torch's layer": torchs,
+        "torch's function on copies": into_copies,
         "column by column": columns,
         "lerp": batched(
             keep=lambda m, old, new, _n: torch.lerp(old, new, m),

@@ -50,8 +50,8 @@ RESIDUALS: dict[str, Residual] = {"pre": pre_norm, "post": post_norm}
 def dropout(x: Tensor, noise: Tensor, p: float, training: bool = True) -> Tensor:
     """Each number is set to 0 with probability p, those that stay are divided by 1 - p: the mean stays.
 
-    noise holds independent uniform numbers in [0, 1), of the shape of x: a number stays where its noise is at
-    least p. Outside of training nothing happens. 0 <= p < 1.
+    noise holds independent uniform numbers in [0, 1), of the shape of x: a number stays where its noise
+    is at least p. Outside of training nothing happens. 0 <= p < 1.
     Source: Srivastava et al. 2014, JMLR 15, section 10 (the scaling).
 
     >>> import torch
@@ -96,12 +96,13 @@ def pre_norm_layer(
 def deep_stack(x: Tensor, w_up: Tensor, w_down: Tensor, place: str = "pre") -> Tensor:
     """L layers one behind the other, their norms without gain and shift: x (..., D) -> (..., D).
 
-    w_up is (L, D, F), w_down (L, F, D). With place "pre" the norm stands before each layer's f, and once more
-    behind the last layer, for nothing else would norm the sum; with "post" it stands behind each addition, and
-    the last layer's is the last.
+    w_up is (L, D, F), w_down (L, F, D). With place "pre" the norm stands before each layer's f, and
+    once more behind the last layer, for nothing else would norm the sum; with "post" it stands behind
+    each addition, and the last layer's is the last.
 
     >>> import torch
-    >>> deep_stack(torch.tensor([1.0, 3.0]), torch.ones(4, 2, 5), torch.zeros(4, 5, 2)).round(decimals=3)
+    >>> x, w_up, w_down = torch.tensor([1.0, 3.0]), torch.ones(4, 2, 5), torch.zeros(4, 5, 2)
+    >>> deep_stack(x, w_up, w_down).round(decimals=3)
     tensor([-1.,  1.])
     """
     for up, down in zip(w_up, w_down, strict=True):
@@ -112,10 +113,10 @@ def deep_stack(x: Tensor, w_up: Tensor, w_down: Tensor, place: str = "pre") -> T
 def gradient_norms(
     x: Tensor, w_up: Tensor, w_down: Tensor, head: Tensor, targets: Tensor, place: str = "pre"
 ) -> Tensor:
-    """How strongly the loss pulls at each layer: the norm of its gradient with regard to w_down[l], (L,).
+    """How strongly the loss pulls at each layer: the norm of its gradient by w_down[l], shape (L,).
 
-    The loss is the mean cross-entropy of deep_stack(x, ...) @ head, with x (N, D), head (D, V), targets (N,).
-    The norm is the root of the sum of the squares of all F * D numbers.
+    The loss is the mean cross-entropy of deep_stack(x, ...) @ head, with x (N, D), head (D, V), targets
+    (N,). The norm is the root of the sum of the squares of all F * D numbers.
     Source: Xiong et al. 2020, figure 3, arXiv 2002.04745.
 
     >>> import torch

@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 
 
-def cached_attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """T new positions look at the P before them and at themselves -> (output, all keys, all values so far).
+def cached_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """T new positions look at the P before them and at themselves -> (output, all keys, all values).
 
-    q and k (B, H, T, K), v (B, H, T, d_v) of the new ones, keys (B, H, P, K) and values (B, H, P, d_v) of those
-    before -> (B, H, T, d_v), (B, H, P + T, K), (B, H, P + T, d_v). A new position sees everything before it and
-    itself: the same numbers as causal attention over all P + T, of which these are the last T rows. What is
-    handed in stays as it is.
+    q and k (B, H, T, K), v (B, H, T, d_v) of the new ones, keys (B, H, P, K) and values (B, H, P, d_v)
+    of those before -> (B, H, T, d_v), (B, H, P + T, K), (B, H, P + T, d_v). A new position sees
+    everything before it and itself: the same numbers as causal attention over all P + T, of which these
+    are the last T rows. What is handed in stays as it is.
 
     >>> new, old = torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 3, 2)
     >>> output, keys, values = cached_attend(new, 0 * new, 4 * new, old, old)
@@ -30,7 +36,7 @@ def cached_attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor)
     """
     keys, values = torch.cat((keys, k), dim=-2), torch.cat((values, v), dim=-2)
     T, S = q.shape[-2], keys.shape[-2]
-    may_look = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)  # the queries are the last T positions
+    may_look = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)  # the new ones come last
     scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])
     weights = scores.masked_fill(~may_look, float("-inf")).softmax(dim=-1)
     return weights @ values, keys, values
@@ -41,8 +47,8 @@ def cache_bytes(
 ) -> int:
     """Bytes of the keys and values of `length` positions of a batch, in all layers.
 
-    Each layer keeps a key and a value for each of n_kv_heads heads, K = d_model / n_heads numbers wide, at
-    every position; a number takes itemsize bytes (4 in float32, 2 in bfloat16).
+    Each layer keeps a key and a value for each of n_kv_heads heads, K = d_model / n_heads numbers wide,
+    at every position; a number takes itemsize bytes (4 in float32, 2 in bfloat16).
 
     >>> cache_bytes(n_layers=12, batch=1, length=1024, d_model=768, n_heads=12, n_kv_heads=12)
     75497472

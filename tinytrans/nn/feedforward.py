@@ -96,9 +96,8 @@ def feed_forward_parameters(d_model: int, d_ff: int, bias: bool = True) -> int:
 def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     """A gated feed-forward layer: (silu(x W_gate) * x W_up) W_down; the gate decides how much passes.
 
-    x (..., D), w_gate and w_up (D, F), w_down (F, D) -> (..., D). Three matrices of F = 8/3 D have as many
-    parameters as two of F = 4 D.
-    Source: Shazeer 2020, equation 6, arXiv 2002.05202.
+    x (..., D), w_gate and w_up (D, F), w_down (F, D) -> (..., D). Three matrices of F = 8/3 D have as
+    many parameters as two of F = 4 D. Source: Shazeer 2020, equation 6, arXiv 2002.05202.
 
     >>> swiglu(torch.tensor([100.0]), torch.ones(1, 1), torch.full((1, 1), 0.5), torch.ones(1, 1))
     tensor([5000.])
@@ -167,10 +166,10 @@ def neuron_triggers(hidden: Tensor, neuron: int, k: int) -> Tensor:
 
 
 def neuron_words(w_down: Tensor, words: Tensor, neuron: int, k: int) -> Tensor:
-    """The k words that a hidden number speaks for, strongest first: w_down (F, D), words (V, D) -> ids (k,).
+    """The k words that a neuron promotes, strongest first: w_down (F, D), words (V, D) -> ids (k,).
 
-    Its value, row `neuron` of W_down, is read as if it were the whole stream: one score for each word, whose
-    row in `words` is that of the matrix that makes logits.
+    Its value, row `neuron` of W_down, is read as if it were the whole stream: one score for each word,
+    whose row in `words` is that of the matrix that makes logits.
     Source: Geva et al. 2020, section 4, arXiv 2012.14913.
 
     >>> w_down, words = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 9.0]])

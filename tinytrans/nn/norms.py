@@ -25,8 +25,9 @@ def layer_norm(
 ) -> Tensor:
     """Each vector gets mean 0 and variance 1, then a gain and a shift for each of its D numbers.
 
-    y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the last axis; var divides by
-    D, not D - 1. x (..., D), weight and bias (D,) -> (..., D). Source: Ba et al. 2016, arXiv 1607.06450.
+    y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the last axis; var divides
+    by D, not D - 1. x (..., D), weight and bias (D,) -> (..., D).
+    Source: Ba et al. 2016, arXiv 1607.06450.
 
     >>> layer_norm(torch.tensor([1.0, 3.0]), eps=0.0)
     tensor([-1.,  1.])
@@ -59,11 +60,11 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each of D numbers gets mean 0 and variance 1 over the batch: x (N, D) -> y, next running mean and var.
+    """Each of D numbers gets mean 0 and variance 1 over the batch: (N, D) -> y, next running mean, var.
 
-    y = (x - mean) / sqrt(var + eps). In training, mean (D,) and var (D,) are those of the N rows, var divided
-    by N; and running = (1 - momentum) * running + momentum * batch, where the batch's var is divided by N - 1,
-    as in torch. Otherwise mean and var are the running ones, which stay as they are.
+    y = (x - mean) / sqrt(var + eps). In training, mean (D,) and var (D,) are those of the N rows, var
+    divided by N; and running = (1 - momentum) * running + momentum * batch, where the batch's var is
+    divided by N - 1, as in torch. Otherwise mean and var are the running ones, which stay as they are.
     The running ones carry no gradient. Source: Ioffe and Szegedy 2015, arXiv 1502.03167.
 
     >>> x, zero, one = torch.tensor([[1.0], [3.0]]), torch.zeros(1), torch.ones(1)

@@ -22,8 +22,8 @@ from tinytrans.nn.gradients import by_hand
 def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str | None = None) -> Tensor:
     """How many radians each pair of numbers turns per position, from 1 to almost 1/base: (width / 2,).
 
-    theta_i = base^(-2i/width) for pair i = 0, 1, ...; in an odd width the last number is a pair by itself.
-    Source: Vaswani et al. 2017, section 3.5, arXiv 1706.03762.
+    theta_i = base^(-2i/width) for pair i = 0, 1, ...; in an odd width the last number is a pair by
+    itself. Source: Vaswani et al. 2017, section 3.5, arXiv 1706.03762.
 
     >>> frequencies(4)
     tensor([1.0000, 0.0100])
@@ -32,7 +32,7 @@ def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str
 
 
 def sinusoidal(positions: Tensor, D: int, base: float = 10000.0) -> Tensor:
-    """Each position as D numbers, sines and cosines in turn, of falling frequency: (..., T) -> (..., T, D).
+    """Each position as D numbers, sines and cosines in turn, ever slower: (..., T) -> (..., T, D).
 
     PE(t, 2i) = sin(t / base^(2i/D)), PE(t, 2i + 1) = cos(t / base^(2i/D)); an odd D ends on a sine.
     Source: Vaswani et al. 2017, section 3.5, arXiv 1706.03762.
@@ -48,8 +48,8 @@ def sinusoidal(positions: Tensor, D: int, base: float = 10000.0) -> Tensor:
 def add_sinusoidal(x: Tensor, start: int = 0) -> Tensor:
     """Embeddings (B, T, D) -> sqrt(D) times each, plus the sinusoidal vector of its position (B, T, D).
 
-    The first of the T stands at position `start`. Embeddings are small at first, with numbers near 1 / sqrt(D);
-    multiplied, they weigh as much as the sines.
+    The first of the T stands at position `start`. Embeddings are small at first, with numbers near 1 /
+    sqrt(D); multiplied, they weigh as much as the sines.
     Source: Vaswani et al. 2017, sections 3.4 and 3.5, arXiv 1706.03762.
 
     >>> add_sinusoidal(torch.ones(1, 2, 4))[0, 1]
@@ -63,9 +63,9 @@ def add_sinusoidal(x: Tensor, start: int = 0) -> Tensor:
 def embed_at(ids: Tensor, tokens: Tensor, places: Tensor, start: int = 0) -> Tensor:
     """What a token is plus where it stands: ids (B, T) -> (B, T, D).
 
-    The tables tokens (V, D) and places (max_len, D) are learned. The first of the T ids stands at position `start`.
-    Raises ValueError, naming both numbers, where a position lies beyond the end of the table.
-    Source: Gehring et al. 2017, section 3.1, arXiv 1705.03122; so do BERT and GPT-2.
+    The tables tokens (V, D) and places (max_len, D) are learned. The first of the T ids stands at
+    position `start`. Raises ValueError, naming both numbers, where a position lies beyond the end of
+    the table. Source: Gehring et al. 2017, section 3.1, arXiv 1705.03122; so do BERT and GPT-2.
 
     >>> embed_at(torch.tensor([[1, 1]]), torch.tensor([[0.0], [10.0]]), torch.tensor([[0.1], [0.2]]))
     tensor([[[10.1000],
@@ -73,7 +73,7 @@ def embed_at(ids: Tensor, tokens: Tensor, places: Tensor, start: int = 0) -> Ten
     """
     stop = start + ids.shape[-1]
     if stop > len(places):
-        raise ValueError(f"{stop} positions are more than the {len(places)} of the table, and each is learned")
+        raise ValueError(f"{stop} positions are more than the {len(places)} that the table has learned")
     return tokens[ids] + places[start:stop]
 
 
@@ -94,8 +94,8 @@ def turn(x: Tensor, angles: Tensor) -> Tensor:
 def rope(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
     """Queries or keys (..., T, K), each turned by where it stands: pair i at position p by p theta_i.
 
-    The positions, (T,) or whatever broadcasts to (..., T), are places in the whole text, not in x. The product
-    of a query at m and a key at n, both so turned, depends on the two and on n - m alone.
+    The positions, (T,) or whatever broadcasts to (..., T), are places in the whole text, not in x. The
+    product of a query at m and a key at n, both so turned, depends on the two and on n - m alone.
     Source: Su et al. 2021 (RoPE), section 3.2, arXiv 2104.09864.
 
     >>> rope(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
@@ -106,12 +106,18 @@ def rope(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
     return turn(x, angles)
 
 
-def rope_step(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def rope_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """One new token looks back over a cache -> (what it gathers (..., 1, d_v), keys, values).
 
-    q, k (..., 1, K) and v (..., 1, d_v) are the new token's, not turned yet. keys (..., S, K), turned already,
-    and values (..., S, d_v) are those of positions 0 to S - 1; S may be 0. The new token sees them all, and
-    itself; its own key and value come back at the end of the grown ones.
+    q, k (..., 1, K) and v (..., 1, d_v) are the new token's, not turned yet. keys (..., S, K), turned
+    already, and values (..., S, d_v) are those of positions 0 to S - 1; S may be 0. The new token sees
+    them all, and itself; its own key and value come back at the end of the grown ones.
 
     >>> one, none = torch.ones(1, 2), torch.empty(0, 2)
     >>> [x.tolist() for x in rope_step(one, one, one, none, none)]

@@ -52,8 +52,8 @@ class Task(NamedTuple):
 def bert(run: Run) -> Report:
     """A pretrained encoder learns from labels which library a paragraph is from.
 
-    From few it learns far more than naive Bayes does; from many, both come to the same. The controls: naive Bayes on
-    the same labels, and the same fine-tuning from random weights.
+    From few it learns far more than naive Bayes does; from many, a little more. The controls: naive Bayes on the same
+    labels, and the same fine-tuning from random weights.
     """
     pretrained, tokenizer = load_pretrained(run)
     rows: dict[str, Row] = {}
@@ -75,7 +75,7 @@ def bert(run: Run) -> Report:
     aims = {
         "above naive Bayes by 0.03 where labels are few": few["naive Bayes"] >= 0.03,
         "above random weights by 0.08 where labels are few": few["random weights"] >= 0.08,
-        "at most 0.02 below naive Bayes where they are many": many["naive Bayes"] >= -0.02,
+        "above naive Bayes where they are many": many["naive Bayes"] > 0,
     }
     return Report(rows=rows, figures={"held out": len(task.unseen)}, aims=aims, records=history.records)
 

@@ -43,11 +43,11 @@ def length_score(log_p: Tensor, n: int, penalty: float) -> Tensor:
 
 
 def extend_beams(scores: Tensor, log_p: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The n best ways on: scores of W texts (..., W), log_p of their next tokens (..., W, V) -> three (..., n).
+    """The n best ways on: W texts' scores (..., W), log_p of next tokens (..., W, V) -> three (..., n).
 
-    The new scores, best first, the text that each goes on from (0 ... W - 1), and the token by which. A text's
-    score is the sum of its tokens' log-probabilities; n is at most W V. Several of the best may come from one
-    text, and none from another.
+    The new scores, best first, the text that each goes on from (0 ... W - 1), and the token by which. A
+    text's score is the sum of its tokens' log-probabilities; n is at most W V. Several of the best may
+    come from one text, and none from another.
 
     >>> extend_beams(torch.tensor([-1.0, -2.0]), torch.tensor([[-3.0, -4.0], [-9.0, -0.5]]), n=2)
     (tensor([-2.5000, -4.0000]), tensor([1, 0]), tensor([1, 0]))

@@ -43,8 +43,8 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """The nucleus stays: of the most probable tokens, the fewest that together reach probability p.
 
-    The rest becomes -inf; what stays keeps its logit and its place. The token that crosses p is in, so there is
-    always one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
+    The rest becomes -inf; what stays keeps its logit and its place. The token that crosses p is in, so
+    there is always one; p = 1 keeps all. Raises ValueError unless 0 < p <= 1.
     Source: Holtzman et al. 2019, section 3.1, arXiv 1904.09751.
 
     >>> top_p(torch.tensor([0.2, 0.5, 0.3]).log(), 0.6).exp()
@@ -56,7 +56,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
         return logits  # rounding must not cut the tail off
     sorted_logits, ids = logits.sort(dim=-1, descending=True)
     probabilities = sorted_logits.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # of all tokens more probable than this one; 0 for the first
+    before = probabilities.cumsum(dim=-1) - probabilities  # of all more probable ones; 0 for the first
     kept = sorted_logits.masked_fill(before >= p, float("-inf"))
     return kept.scatter(-1, ids, kept)  # back to the order of the vocabulary
 

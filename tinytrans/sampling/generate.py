@@ -49,10 +49,10 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor,
 
 
 def greedy_step(ids: Tensor, logits: Tensor, stop: int | None = None) -> Tensor:
-    """Ids (B, T), logits (B, T, V) of what follows each of them -> ids with the likeliest next (B, T + 1).
+    """Ids (B, T), logits (B, T, V) of what follows each -> ids with the likeliest next one (B, T + 1).
 
-    Only the last position speaks: what follows the others is known. A row whose last id is `stop` has ended
-    and repeats it.
+    Only the last position speaks: what follows the others is known. A row whose last id is `stop` has
+    ended and repeats it.
 
     >>> greedy_step(torch.tensor([[4, 5]]), torch.tensor([[[0.0, 9.0, 0.0], [1.0, 2.0, 3.0]]]))
     tensor([[4, 5, 2]])
@@ -66,9 +66,9 @@ def greedy_step(ids: Tensor, logits: Tensor, stop: int | None = None) -> Tensor:
 def draw(probabilities: Tensor, chance: Tensor) -> Tensor:
     """Chance becomes ids: probabilities (..., V), chance (...) in [0, 1) -> one id a row (...), int64.
 
-    The tokens divide the line from 0 to 1 among themselves in the order of their ids, each a piece as long as
-    its probability; the id on whose piece the chance falls is drawn, one of probability 0 never. Where rounding
-    has left a sum a little off 1, it counts as 1.
+    The tokens divide the line from 0 to 1 among themselves in the order of their ids, each a piece as
+    long as its probability; the id on whose piece the chance falls is drawn, one of probability 0
+    never. Where rounding has left a sum a little off 1, it counts as 1.
 
     >>> draw(torch.tensor([0.25, 0.5, 0.25]), torch.tensor(0.7))
     tensor(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -84,14 +84,15 @@ def fit(
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
-    weights = list(model.parameters())
+    weights = list(model.parameters())  # walked once: a step of a small model is short
     with _interrupt() as asked, _compiled(model, compile), Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
-                pending.append(gradient(model, islice(stream, accumulate), loss, check=step == history.steps))
+                some = islice(stream, accumulate)
+                pending.append(gradient(model, some, loss, weights=weights, check=step == history.steps))
                 if clip is not None:
-                    nn.utils.clip_grad_norm_(weights, clip)
+                    shorten(weights, clip)
                 optimizer.step()
                 due = (step + 1) % every == 0 or step + 1 == steps
                 look = due or len(pending) == READ_EVERY
@@ -132,14 +133,22 @@ def pooled(means: Tensor, counts: Tensor) -> Tensor:
     return torch.einsum("n,n...->...", weights.to(means.dtype), means)
 
 
-def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: bool = False) -> tuple[Tensor, Tensor]:
+def gradient(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss,
+    *,
+    weights: Sequence[nn.Parameter] | None = None,
+    check: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Every `.grad` becomes that of the mean loss over all batches taken as one: -> (mean loss, count), shapes ().
 
     The sums are differentiated one after the other and divided by the common count at the end: divided each by its
     own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch. Where several
     processes train together, sums and counts are those of all; `check` makes sure that all reach the same parameters.
+    `weights` are the model's parameters, for who has them at hand.
     """
-    weights = list(model.parameters())  # walked once: a step of a small model is short
+    weights = list(model.parameters()) if weights is None else weights
     for weight in weights:
         weight.grad = None
     device = weights[0].device
@@ -165,6 +174,18 @@ def gradient(model: nn.Module, batches: Iterable[Any], loss: Loss, *, check: boo
     if gradients := [weight.grad for weight in weights if weight.grad is not None]:
         torch._foreach_div_(gradients, count)
     return total / count, count
+
+
+def shorten(weights: Sequence[nn.Parameter], longest: float) -> None:
+    """Where all `.grad` together, as one vector, are longer than `longest`, they are shortened to it.
+
+    What is short enough is not touched, except where to ask would make a GPU or other processes wait: there it is
+    multiplied by 1. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if norm.device.type != "cpu" or ranks.size() > 1 or not norm + 1e-6 <= longest:  # torch's own 1e-6, and NaN
+        nn.utils.clip_grads_with_norm_(weights, longest, norm)
 
 
 @contextmanager
