@@ -10,6 +10,7 @@ import torch
 from tinytrans.adapters.lora import lora
 from tinytrans.config import GPTConfig, YarnScaling
 from tinytrans.models.gpt import GPT
+from tinytrans.nn.cache import RollingCache
 from tinytrans.sampling import generate
 
 V = 17
@@ -65,14 +66,18 @@ def test_read_one_by_one_the_numbers_are_the_models(positions: str, changes: dic
         {"norm": "rms", "feedforward": "swiglu", "n_kv_heads": 2, "tie": False},
         {"bias": True, "window": 3},
         {"qk_norm": True, "n_kv_heads": 1, "norm": "rms", "bias": True},
-        {"d_head": 6, "window": 20},
+        {"d_head": 6, "window": 5},
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_row_alone_has_the_models_numbers(positions: str, changes: dict[str, Any], dtype: torch.dtype) -> None:
-    """One row looks back by other kernels, in a cache that rolls too: the numbers stay the model's, in each dtype."""
-    gpt = model(max_len=64, positions=positions, **changes).to(dtype).eval()
-    cache = gpt.new_cache(1)
+    """One row looks back by other kernels: the numbers stay the model's, in each dtype, behind a window too.
+
+    Of the windows one is so small that the cache rolls, with the other it does not.
+    """
+    gpt = model(positions=positions, **changes).to(dtype).eval()
+    cache = gpt.new_cache(1, IDS.shape[1])
+    assert isinstance(cache, RollingCache) == (changes.get("window") == 3)
     read = gpt.one_by_one(cache)
     assert read is not None
     with torch.no_grad():
@@ -96,8 +101,10 @@ def test_rows_reordered_are_read_from_their_new_rooms(order: list[int]) -> None:
     chosen = rows[order]
     with torch.no_grad():
         expected = gpt(chosen)
-    for t in range(4, IDS.shape[1]):
-        torch.testing.assert_close(read(chosen[:, t : t + 1]), expected[:, t])
+        for t in range(4, IDS.shape[1] - 1):
+            torch.testing.assert_close(read(chosen[:, t : t + 1]), expected[:, t])
+        last = gpt(chosen[:, -1:], cache=cache)  # which finds there what was read one by one
+    torch.testing.assert_close(last[:, -1], expected[:, -1])
 
 
 def test_weights_that_move_are_read_anew() -> None:
