@@ -16,7 +16,7 @@ from tinytrans.data.tales import Tales, heading
 from tinytrans.data.tales_verify import consistent, copied
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes.answers import LONGEST, obedience, sample_answers, texts
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
 from tinytrans.training.journal import History
 from tinytrans.training.pretrain import pretrain
@@ -87,8 +87,7 @@ def train_base(run: Run, name: str) -> tuple[GPT, Tokenizer, History]:
         resume=True,
         progress=run.progress,
     )
-    if history.interrupted:
-        raise KeyboardInterrupt
+    to_the_end(history)
     model.save_pretrained(run.folder(name), tokenizer)
     checkpoint.unlink()
     return model, tokenizer, history
