@@ -123,7 +123,10 @@ def load_base(run: Run, name: str = "tales") -> tuple[GPT, Tokenizer]:
 
 
 def held_out(run: Run) -> list[str]:
-    """Instructions that no model was trained on: pairs of names that never met in training."""
+    """Instructions of held-out stories, whose two names never met in training.
+
+    One in sixteen is so short that training has the same words: with another story.
+    """
     return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="validation")]
 
 
