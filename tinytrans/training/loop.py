@@ -19,7 +19,7 @@ from tinytrans.interrupt import held
 from tinytrans.training import ranks, runs, shards
 from tinytrans.training.display import READ_EVERY, Display
 from tinytrans.training.feed import Batches, draw, to_device
-from tinytrans.training.journal import History, Record, append_record
+from tinytrans.training.journal import History, Record, append_record, ready
 from tinytrans.training.runs import Stepper
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Tensor | int]]
@@ -78,6 +78,8 @@ def fit(
     if device is not None:
         model.to(pick(device))
     _check_optimizer(model, optimizer)
+    if log is not None and ranks.rank() == 0:
+        ready(log)
     history, rates = runs.begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
     pending: list[tuple[Tensor, Tensor]] = []
@@ -105,7 +107,7 @@ def fit(
                     record = display.record(lr)
                     if evaluate is not None and not history.interrupted:
                         with evaluating(model):
-                            record |= evaluate(model)
+                            record |= {name: float(number) for name, number in evaluate(model).items()}
                     history.records.append(record)
                     if log is not None and first:
                         append_record(log, record)
