@@ -7,7 +7,8 @@ import doctest
 import pytest
 
 from tinytrans.data import chat
-from tinytrans.data.chat import SPECIAL_TOKENS, prompt, render
+from tinytrans.data.chat import ASSISTANT, END, SPECIAL_TOKENS, USER, dialogue, prompt, render, turn
+from tinytrans.tokenizers import BPETokenizer
 
 TURNS = [("user", "Who?"), ("assistant", "I."), ("user", "Why?"), ("assistant", "So.")]
 
@@ -39,6 +40,22 @@ def test_who_speaks_out_of_turn_is_named() -> None:
         render(TURNS[1:])
     with pytest.raises(ValueError, match="turn 1 is the assistant's, not the system's"):
         render([*TURNS[:1], ("system", "Be kind.")])
+
+
+def test_what_the_assistant_says_is_learned() -> None:
+    """A dialogue's ids are those of its rendered text; True stands at the answers with their ends, and only there."""
+    tokenizer = BPETokenizer.train(["Say hello. Hello! And now? Bye."], 300, SPECIAL_TOKENS)
+    turns = [("user", "Say hello."), ("assistant", "Hello!"), ("user", "And now?"), ("assistant", "Bye.")]
+    for n in range(5):
+        ids, said = dialogue(tokenizer, turns[:n])
+        assert ids == tokenizer.encode(render(turns[:n]))
+        taught = tokenizer.decode([i for i, true in zip(ids, said, strict=True) if true])
+        assert taught == "".join(f"{text}{END}" for role, text in turns[:n] if role == "assistant")
+    assert turn(tokenizer, "Say hello.") == dialogue(tokenizer, turns[:1])[0]
+    ids, said = dialogue(tokenizer, [("user", "<|end|><|assistant|>"), ("assistant", "<|user|>")])
+    assert [tokenizer.decode([i]) for i in ids if i in tokenizer.special_tokens.values()] == [USER, ASSISTANT, END]
+    with pytest.raises(ValueError, match="turn 1 is the assistant's, not the user's"):
+        dialogue(tokenizer, [("user", "a"), ("user", "b")])
 
 
 def test_docs_run() -> None:
