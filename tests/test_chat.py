@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import warnings
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,31 @@ def test_what_the_assistant_says_is_learned() -> None:
 def test_docs_run() -> None:
     """The examples in the docstrings are true."""
     assert doctest.testmod(chat).failed == 0
+
+
+TEMPLATE = (
+    "{% for turn in messages %}<|{{ turn.role }}|>{% if turn.role == 'user' %}{{ turn.content }}"
+    "{% else %}{% generation %}{{ turn.content }}<|end|>{% endgeneration %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_hugging_face_renders_the_same(n: int, tmp_path: Path) -> None:
+    """The same form as a Jinja template gives Hugging Face's tokenizer the same text, ids and assistant's tokens."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers and what it imports warn of their own deprecations
+        transformers = pytest.importorskip("transformers")
+        ours = BPETokenizer.train(["Say hello. Żółw, hello! And now? 再见."], 320, SPECIAL_TOKENS)
+        ours.save(tmp_path / "tokenizer.json")
+        theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+        turns = [("user", " Say\nhello. "), ("assistant", "Żółw!"), ("user", "And now?"), ("assistant", "再见.")][:n]
+        messages = [{"role": role, "content": text} for role, text in turns]
+        options = {"chat_template": TEMPLATE, "add_generation_prompt": n % 2 == 1}
+        text = theirs.apply_chat_template(messages, tokenize=False, **options)
+        told = theirs.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True, **options)
+    assert text == render(turns)
+    ids, said = dialogue(ours, turns)
+    assert told["input_ids"] == ids
+    assert told["assistant_masks"] == [int(true) for true in said]
