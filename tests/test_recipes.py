@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tinytrans.models.gpt import GPT
 from tinytrans.recipes import RECIPES, recipe
 from tinytrans.recipes import command as recipes_command
 from tinytrans.recipes import tales as tales_recipe
-from tinytrans.recipes.__main__ import main
+from tinytrans.recipes.__main__ import main, parser
 from tinytrans.recipes.answers import LeftPadded, obedience, prompt_ids, sample_answers
 from tinytrans.recipes.instruct import dialogues, load_instructed, with_biases
 from tinytrans.recipes.pairs import dpo_step
@@ -166,11 +167,17 @@ def test_help_and_mistyped_names_answer_at_once() -> None:
     code = (
         "import sys; from tinytrans.recipes.__main__ import main\ntry: main({})\nfinally: print('torch' in sys.modules)"
     )
-    for words, status, said in ((["--help"], 0, "bitfit"), (["tails"], 2, "no 'tails'; did you mean tales")):
+    for words, status, said in ((["--help"], 0, "vit "), (["tails"], 2, "no 'tails'; did you mean tales")):
         done = subprocess.run([sys.executable, "-c", code.format(words)], capture_output=True, text=True, check=False)
         assert done.returncode == status
         assert done.stdout.endswith("False\n")
         assert said in done.stdout + done.stderr
+
+
+def test_the_help_tells_of_every_recipe() -> None:
+    """No recipe is left out of the help."""
+    told = set(re.findall(r"\w+", parser().format_help()))
+    assert set(RECIPES) <= told
 
 
 def test_a_table_has_every_number() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from textwrap import fill
 
 from tinytrans import __version__
 from tinytrans.config import PRESETS, GPTConfig
@@ -92,14 +93,23 @@ def parser() -> argparse.ArgumentParser:
 
     about = """How many numbers a preset's model learns, and where they are. Nothing is allocated: the largest is
     counted as fast as the smallest. A matrix that two parts share counts once."""
-    counted = commands.add_parser("params", help="count a model's parameters, part by part", description=about)
+    there_are = "presets:\n" + "\n".join(f"  {name:<24} {config.model}" for name, config in PRESETS.items())
+    counted = commands.add_parser(
+        "params",
+        help="count a model's parameters, part by part",
+        description=fill(" ".join(about.split()), 78),
+        epilog=there_are,
+        formatter_class=plain,
+    )
     add = counted.add_argument
-    add("preset", type=one_of(PRESETS), metavar="PRESET", help=", ".join(PRESETS))
+    add("preset", type=one_of(PRESETS), metavar="PRESET", help="the name of one of those below")
     add("--json", action="store_true", help='{"total": n, ...}')
 
-    actions = commands.add_parser("tokenize", help="learn a tokenizer, or see what it makes of a text").add_subparsers(
-        dest="action", required=True, metavar="train | encode | show"
-    )
+    about = """A tokenizer turns text into the numbers that a model reads: `train` learns one, `encode` prints the
+    numbers, `show` the pieces of text that they stand for."""
+    actions = commands.add_parser(
+        "tokenize", help="learn a tokenizer, or see what it makes of a text", description=about
+    ).add_subparsers(dest="action", required=True, metavar="train | encode | show")
     add = actions.add_parser("train", help="learn a byte-level BPE tokenizer from data").add_argument
     add("--data", default="tales", help=sources)
     add("--vocab-size", type=positive, default=2048, help="256 bytes, special tokens, the rest merges (default: 2048)")

@@ -13,11 +13,31 @@ from tinytrans.commands.options import one_of, seed
 from tinytrans.commands.outcome import Work, outcome
 from tinytrans.recipes import KEPT, RECIPES
 
+ABOUT = """recipes, each beside a control:
+  tales      a GPT of a million parameters learns to tell tales and to do as it is told
+  stories    the same from books, where nobody chats: what instruction tuning starts from
+  sft        instruction tuning of all weights; of thin matrices beside them: lora; of biases alone: bitfit
+  reward     a reward model, from pairs of answers of which one is liked better
+  dpo, orpo  a model is taught to please by such pairs alone
+  grpo, ppo  the same by rewards for what it says: from a rule, from the reward model
+  dates      dates in sixteen languages -> ISO 8601, by a GRU with attention and without
+  numbers    number words in English -> in three languages, by an encoder-decoder
+  mlm, bert  an encoder guesses hidden words; fine-tuned, it tells which library a paragraph is from
+  vit        handwritten digits, by a vision transformer
+  captions   the same digits, their names spelt by a decoder that reads pictures
+  words      word vectors: are the neighbours of an animal animals?
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The options, with their help."""
-    made = argparse.ArgumentParser("python -m tinytrans.recipes", description="Run a recipe and print what it reached.")
-    made.add_argument("name", type=one_of(RECIPES), metavar="NAME", help=", ".join(RECIPES))
+    made = argparse.ArgumentParser(
+        "python -m tinytrans.recipes",
+        description="Run a recipe and print what it reached, what it aimed at and what that cost.",
+        epilog=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("name", type=one_of(RECIPES), metavar="NAME", help="the name of one of those below")
     made.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     made.add_argument("--quick", action="store_true", help="the same code in a few steps; the figures mean nothing")
     made.add_argument("--seed", type=seed, default=0, help="the chance of weights, data and sampling (default: 0)")
