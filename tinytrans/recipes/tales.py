@@ -124,8 +124,8 @@ def load_base(run: Run, name: str = "tales") -> tuple[GPT, Tokenizer]:
 
 
 def held_out(run: Run) -> list[str]:
-    """Instructions that no model was trained on: pairs of names that never met in training."""
-    return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="validation")]
+    """Instructions of stories that no model was trained on: animals in plots where training never saw them."""
+    return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="test")]
 
 
 def answers_to(
