@@ -93,7 +93,7 @@ def lean(
 def compared(run: Run, models: dict[str, GPT], tokenizer: Tokenizer, history: History, **figures: float) -> Report:
     """Models that were taught to please, beside the SFT model; the first is the recipe's, others are its controls."""
     before = load_instructed(run)[0]
-    instructions = prompts(run, run.pick(400, 8), "validation")
+    instructions = prompts(run, run.pick(400, 8), "test")
     theirs = speak(before, tokenizer, instructions, run, 0.7)
     rows: dict[str, Row] = {"SFT": taste(instructions, theirs)}
     for name, model in models.items():

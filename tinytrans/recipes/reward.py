@@ -31,7 +31,7 @@ def reward(run: Run) -> Report:
     its few disobedient answers differ from obedient ones in a word, and these pairs stay hard.
     """
     judge, tokenizer, history = train_judge(run)
-    unseen = pairs_of(run, tokenizer, run.pick(160, 16), "validation")
+    unseen = pairs_of(run, tokenizer, run.pick(160, 16), "test")
     ours, control = in_order(judge, unseen, tokenizer, run), by_length(unseen)
     rows = {"reward model": ours, "control: the longer": control}
     aims = {

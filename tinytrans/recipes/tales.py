@@ -123,11 +123,11 @@ def load_base(run: Run, name: str = "tales") -> tuple[GPT, Tokenizer]:
 
 
 def held_out(run: Run) -> list[str]:
-    """Instructions of held-out stories, whose two names never met in training.
+    """Instructions of stories that no model was trained on: animals in plots where training never saw them.
 
-    One in sixteen is so short that training has the same words: with another story.
+    One in sixteen is so short that training has the same words, with another story.
     """
-    return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="validation")]
+    return [tale.instruction for tale in Tales(run.pick(400, 8), seed=run.seed + 1, split="test")]
 
 
 def answers_to(

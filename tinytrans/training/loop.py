@@ -144,10 +144,10 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Every `.grad` becomes that of the mean loss over all batches taken as one: -> (mean loss, count), shapes ().
 
-    The sums are differentiated one after the other and divided by the common count at the end: divided each by its
-    own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch. Where several
-    processes train together, sums and counts are those of all; `check` makes sure that all reach the same parameters.
-    `weights` are the model's parameters, for who has them at hand.
+    The sums are differentiated one after the other, all in the same unit, the first count, and brought to the common
+    count at the end: divided each by its own, a token of a short batch would weigh more. A loss that gives a mean alone
+    counts 1 a batch. Where several processes train together, sums and counts are those of all, and the unit is 1;
+    `check` makes sure that all reach the same parameters. `weights` are the model's parameters, for who has them.
     """
     weights = list(model.parameters()) if weights is None else weights
     for weight in weights:
@@ -155,7 +155,8 @@ def gradient(
     device = weights[0].device
     total = torch.zeros((), device=device)
     count = torch.zeros((), device=device)
-    for batch in batches:
+    unit, done = torch.ones((), device=device), 0
+    for done, batch in enumerate(batches, start=1):
         with autocast(device):
             value = loss(model, to_device(batch, device))
         part, number = value if isinstance(value, tuple) else (value, 1)
@@ -164,16 +165,19 @@ def gradient(
             raise ValueError(f"the loss {what}, not a tensor of shape (): a mean, or a sum and its count")
         if not part.requires_grad:
             raise ValueError(f"the loss depends on no trainable parameter of this {type(model).__name__}")
-        part.backward()
         total = total + part.detach()
         count = count + number
+        if done == 1 and ranks.size() == 1:
+            unit = count.clamp(min=1)
+        (part / unit).backward()
     if ranks.size() > 1:
         if check:
             ranks.same_parts(model)
         shards.sum_gradients(model, [total, count])
     count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
-    if gradients := [weight.grad for weight in weights if weight.grad is not None]:
-        torch._foreach_div_(gradients, count)
+    several = done > 1 or ranks.size() > 1  # one batch alone is in its own unit already
+    if several and (gradients := [weight.grad for weight in weights if weight.grad is not None]):
+        torch._foreach_mul_(gradients, unit / count)
     return total / count, count
 
 
