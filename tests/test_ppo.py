@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tinytrans.training.logprobs import masked_mean
 from tinytrans.training.ppo import (
+    adapted_beta,
     clip_fraction,
     clipped_policy_loss,
     clipped_value_loss,
@@ -176,6 +177,16 @@ def test_whitened_values() -> None:
     assert torch.equal(white[MASK].argsort(), draw(3, 5)[MASK].argsort())
     assert white[~MASK].abs().max() == 0
     assert whiten(torch.full((3, 5), 0.1), MASK).abs().max() < 1e-3
+
+
+def test_the_penalty_follows_the_distance() -> None:
+    """At its target beta stays, beyond it grows, below it shrinks, by 2 % at most; no target of 0 or less."""
+    assert adapted_beta(0.05, 6.0, target=6.0) == 0.05
+    assert adapted_beta(0.05, 6.6, target=6.0) == pytest.approx(0.05 * 1.01)
+    assert adapted_beta(0.05, -100.0, target=6.0) == pytest.approx(0.05 * 0.98)
+    assert adapted_beta(0.05, 100.0, target=6.0, rate=0.5) == pytest.approx(0.05 * 1.1)
+    with pytest.raises(ValueError, match="target 0 is not positive"):
+        adapted_beta(0.05, 1.0, target=0)
 
 
 def test_clip_fraction() -> None:
