@@ -74,6 +74,14 @@ def test_what_stands_in_the_padding_is_no_matter() -> None:
     (gradient,) = torch.autograd.grad(clipped_policy_loss(new, wild, other, MASK), new)
     assert torch.equal(gradient.masked_fill(MASK, 0), torch.zeros(3, 5, dtype=torch.float64))
     nan = torch.where(MASK, old, math.nan)
+    unknown = torch.where(MASK, new.detach(), math.nan).requires_grad_()
+    assert torch.equal(clipped_policy_loss(unknown, nan, nan, MASK), clipped_policy_loss(new, old, old, MASK))
+    (again,) = torch.autograd.grad(clipped_policy_loss(unknown, wild, other, MASK), unknown)
+    assert torch.equal(again, gradient)
+    values = torch.where(MASK, new.detach(), math.nan).requires_grad_()
+    loss = clipped_value_loss(values, nan, nan, MASK)
+    assert loss == clipped_value_loss(new, old, old, MASK)
+    assert torch.autograd.grad(loss, values)[0][~MASK].eq(0).all()
     for function in (lambda x: gae(other, x, MASK)[0], lambda x: gae(x, other, MASK)[1], lambda x: whiten(x, MASK)):
         assert torch.equal(function(nan), function(old))
 
@@ -203,3 +211,5 @@ def test_shapes_must_agree() -> None:
         gae(draw(3, 5), draw(3, 1), MASK)
     with pytest.raises(ValueError, match=r"logprobs \(3, 5\) and advantages \(3,\)"):
         clipped_policy_loss(draw(3, 5), draw(3, 5), draw(3), MASK)
+    with pytest.raises(ValueError, match=r"logprobs \(3, 5\) and old_logprobs \(3, 1\)"):
+        clip_fraction(draw(3, 5), draw(3, 1), MASK)

@@ -143,8 +143,8 @@ def clipped_policy_loss(
     clip_high: float | None = None,
 ) -> Tensor:
     """The mean of `surrogate` over the answers' tokens, scalar. At pi = pi_old its gradient is that of -A log pi."""
-    same_shape(logprobs=logprobs, mask=mask)
-    old_logprobs = torch.where(mask, old_logprobs, logprobs.detach())  # padding: ratio 1, whatever stood there
+    same_shape(logprobs=logprobs, old_logprobs=old_logprobs, mask=mask)
+    logprobs, old_logprobs = (x.masked_fill(~mask, 0) for x in (logprobs, old_logprobs))  # padding: ratio 1
     return masked_mean(surrogate(logprobs, old_logprobs, advantages, clip=clip, clip_high=clip_high), mask)
 
 
@@ -156,9 +156,9 @@ def clipped_value_loss(
     V_clip is V held within `clip` of the old value. The larger of both: a step past the bound gains nothing. Source:
     Schulman et al. 2017, arXiv 1707.06347, in the form of its authors' code (the paper has (V - R)^2 alone).
     """
-    same_shape(values=values, old_values=old_values, returns=returns)
-    near = old_values.detach() + (values - old_values.detach()).clamp(-clip, clip)
-    returns = returns.detach()
+    same_shape(values=values, old_values=old_values, returns=returns, mask=mask)
+    values, old_values, returns = (x.masked_fill(~mask, 0) for x in (values, old_values.detach(), returns.detach()))
+    near = old_values + (values - old_values).clamp(-clip, clip)
     return masked_mean(torch.maximum((values - returns).square(), (near - returns).square()) / 2, mask)
 
 
@@ -170,6 +170,7 @@ def clip_fraction(
     >>> clip_fraction(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), torch.tensor([[True, True]]))
     tensor(0.5000)
     """
+    same_shape(logprobs=logprobs, old_logprobs=old_logprobs, mask=mask)
     ratio = (logprobs - old_logprobs).exp()
     outside = (ratio < 1 - clip) | (ratio > 1 + (clip if clip_high is None else clip_high))
     return masked_mean(outside.float(), mask)
