@@ -422,6 +422,22 @@ def test_a_record_tells_the_mean_since_the_last() -> None:
     assert history.column("seconds") == sorted(history.column("seconds"))
 
 
+def test_what_an_evaluation_finds_is_numbers(tmp_path: Path) -> None:
+    """A tensor of one number will do as well as a number: record, log and checkpoint hold floats."""
+    options = {"evaluate": lambda _: {"right": torch.tensor(0.5), "texts": 3}, "log": tmp_path / "log.jsonl"}
+    _, history = run(2, checkpoint=tmp_path / "c", **options)
+    assert [history.column(name) for name in ("right", "texts")] == [[0.5], [3.0]]
+    assert read_records(tmp_path / "log.jsonl") == history.records == load(tmp_path / "c")["history"]["records"]
+
+
+def test_a_log_that_cannot_be_written_is_named_at_once(tmp_path: Path) -> None:
+    """Not after the first steps, which would be lost."""
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path, tmp_path / "file" / "log.jsonl"):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            run(2, batches=lambda _: pytest.fail("a step"), log=path)
+
+
 def test_a_torn_log_line_costs_only_itself(tmp_path: Path) -> None:
     """After a torn line the next record has its own line, and a step gone through again counts the last time."""
     log = tmp_path / "deep" / "log.jsonl"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tinytrans import checkpoints, device
 from tinytrans.data.chat import END, USER
 from tinytrans.models.gpt import GPT
-from tinytrans.sampling import stream
+from tinytrans.sampling import sample, stream
+from tinytrans.sampling.filters import repetition_penalty
 from tinytrans.tokenizers import Tokenizer, load_tokenizer
 
 FILTERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -26,6 +28,7 @@ class Speaker:
         self.model, self.tokenizer = opened(args.model, place)
         self.tokens = args.tokens
         self.filters = {name: getattr(args, name) for name in FILTERS}
+        check(self.filters)
         self.generator = None if args.seed is None else torch.Generator(place).manual_seed(args.seed)
         self.stops = [i for name, i in self.tokenizer.special_tokens.items() if name in (END, USER)]  # the turn is over
 
@@ -52,6 +55,13 @@ class Speaker:
                 shown = text
         print(flush=True)
         return said
+
+
+def check(filters: dict[str, Any]) -> None:
+    """Try the filters on two tokens: raises ValueError at one that makes no sense, before anything is said."""
+    others = {name: value for name, value in filters.items() if name != "repetition_penalty"}
+    logits = repetition_penalty(torch.zeros(1, 2), torch.zeros(1, 1).long(), filters["repetition_penalty"])
+    sample(logits, generator=torch.Generator(), **others)
 
 
 def opened(folder: str, place: torch.device) -> tuple[GPT, Tokenizer]:

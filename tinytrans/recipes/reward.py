@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tinytrans.data.batches import Batch
 from tinytrans.data.preferences import Preference, PreferenceBatches, encode_answer
 from tinytrans.recipes.instruct import load_instructed
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.recipes.taste import gather, is_open, prompts, retell
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training import checkpoint as checkpoints
@@ -57,6 +57,7 @@ def train_judge(run: Run) -> tuple[RewardHead, Tokenizer, History]:
         every=run.pick(50, 2),
         progress=run.progress,
     )
+    to_the_end(history)
     checkpoints.save(run.folder("reward") / "reward.safetensors", {"model": judge.state_dict()})
     return judge, tokenizer, history
 

@@ -19,7 +19,7 @@ from tinytrans.recipes.answers import LONGEST, prompt_ids, sample_answers, texts
 from tinytrans.recipes.instruct import Batch as Told
 from tinytrans.recipes.instruct import dialogues, load_instructed
 from tinytrans.recipes.pairs import compared
-from tinytrans.recipes.report import Report, Run
+from tinytrans.recipes.report import Report, Run, to_the_end
 from tinytrans.recipes.reward import judged, load_judge
 from tinytrans.recipes.taste import Opinion, is_open, prompts, rule, watched
 from tinytrans.tokenizers import Tokenizer
@@ -191,7 +191,7 @@ def learn(
 ) -> History:
     """Train on answers as they come; on the way a record says how the speaker does on prompts it never saw."""
     before = load_instructed(run)[0]
-    return fit(
+    history = fit(
         trained,
         teach,
         loss,
@@ -202,3 +202,4 @@ def learn(
         every=max(1, steps // 4),
         progress=run.progress,
     )
+    return to_the_end(history)

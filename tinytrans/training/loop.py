@@ -5,8 +5,6 @@ A phase brings its loss and its batches; gradients, schedule, evaluation, checkp
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from tinytrans.device import autocast, pick
+from tinytrans.interrupt import held
 from tinytrans.training import ranks, runs, shards
 from tinytrans.training.display import READ_EVERY, Display
 from tinytrans.training.feed import Batches, draw, to_device
-from tinytrans.training.journal import History, Record, append_record
+from tinytrans.training.journal import History, Record, append_record, ready
 from tinytrans.training.runs import Stepper
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Tensor | int]]
@@ -79,13 +78,15 @@ def fit(
     if device is not None:
         model.to(pick(device))
     _check_optimizer(model, optimizer)
+    if log is not None and ranks.rank() == 0:
+        ready(log)
     history, rates = runs.begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
     weights = list(model.parameters())  # walked once: a step of a small model is short
-    with _interrupt() as asked, _compiled(model, compile), Display(history, steps, progress and first) as display:
+    with held() as asked, _compiled(model, compile), Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
@@ -106,7 +107,7 @@ def fit(
                     record = display.record(lr)
                     if evaluate is not None and not history.interrupted:
                         with evaluating(model):
-                            record |= evaluate(model)
+                            record |= {name: float(number) for name, number in evaluate(model).items()}
                     history.records.append(record)
                     if log is not None and first:
                         append_record(log, record)
@@ -235,23 +236,3 @@ def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
         yield
     finally:
         model._compiled_call_impl = before
-
-
-@contextmanager
-def _interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C waits to be asked for between two steps, when weights and optimiser agree; a second breaks in."""
-    presses: list[int] = []
-
-    def press(number: int, _frame: object) -> None:
-        presses.append(number)
-        if len(presses) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: bool(presses)
-    finally:
-        signal.signal(signal.SIGINT, before)
