@@ -194,6 +194,26 @@ def test_batched_muon_is_muon_one_matrix_after_the_other() -> None:
             torch.testing.assert_close(weight.detach(), plain[name])
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (16, 6), (6, 16), (5, 4), (1, 4), (4, 1)])
+def test_muon_is_torchs(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five steps with decay are those of torch.optim.Muon, once its products keep single precision."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self)  # into which torch rounds every matrix
+    torch.manual_seed(0)
+    begin = torch.randn(shape)
+    mine, other = nn.Parameter(begin.clone()), nn.Parameter(begin.clone())
+    optimizers = [
+        Muon([mine], 0.1, momentum=0.9, weight_decay=0.2),
+        torch.optim.Muon([other], lr=0.1, momentum=0.9, weight_decay=0.2),
+    ]
+    for _ in range(5):
+        mine.grad = torch.randn(shape)
+        other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(mine, other, atol=1e-5, rtol=0.0)
+    assert (mine - begin).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(("shape", "parts"), [((5,), 1), ((3, 4, 5), 1), ((10, 6), 3)])
 def test_muon_refuses_what_it_cannot_orthogonalize(shape: tuple[int, ...], parts: int) -> None:
     """A vector, a stack and a matrix that does not fall into equal parts are refused by their shape."""

@@ -62,7 +62,7 @@ def test_a_vocabulary_that_is_too_small_is_named_as_given(kind: Any) -> None:
 @pytest.mark.parametrize("text", [None, 3, b"cat", ["cat"], ("a", "b")])
 def test_a_text_is_a_str(kind: Any, text: Any) -> None:
     """What is no text has no ids: alone, in a batch, or among those to learn from; the error names its type."""
-    known, message = trained(kind), f"not a {type(text).__name__}"
+    known, message = trained(kind), f"not {type(text).__name__}"
     for tokenizer in (known, Tokenizer(known.fast)):
         for encode in (tokenizer.encode, lambda text, tokenizer=tokenizer: tokenizer.encode_batch(["a", text])):
             with pytest.raises(ValueError, match=message):

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--top-p", type=float, help="only the likeliest tokens that together have the probability p")
     add("--min-p", type=float, help="only tokens at least p times as likely as the likeliest")
     add("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: less of what was said already")
-    add("--seed", type=int, help="the same seed gives the same text")
+    add("--seed", type=seed, help="the same seed gives the same text")
 
     about = """Learn a tokenizer from texts, and with it a model that predicts each next token. A bar shows the loss,
     in nats a token. In the folder are then model.safetensors, config.json and tokenizer.json for `sample`, `chat`
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", choices=shapes, help="the model's shape (default: tales)")
     add("--steps", type=positive, help=f"how long to train (default: {DEFAULTS['steps']})")
     add("--batch", type=positive, help=f"texts a step and process (default: {DEFAULTS['batch']})")
-    add("--seed", type=int, help="the chance of weights and batches (default: 0)")
+    add("--seed", type=seed, help="the chance of weights and batches (default: 0)")
     add("--resume", action="store_true", help="go on with the run in the folder, with its own settings")
     add("--compile", action="store_true", help="torch.compile fuses the model's operations: slow to start, then faster")
 
@@ -107,6 +107,13 @@ def parser() -> argparse.ArgumentParser:
         add("text", nargs="?", help="left out: standard input")
         add("--tokenizer", required=True, metavar="PATH", help="a tokenizer.json or its folder")
     return top
+
+
+def seed(text: str) -> int:
+    """A seed that both torch and NumPy can take, for argparse."""
+    if not 0 <= (number := int(text)) < 2**64:
+        raise argparse.ArgumentTypeError(f"{number} is not in 0 ... {2**64 - 1}")
+    return number
 
 
 def positive(text: str) -> int:

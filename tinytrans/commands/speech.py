@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -41,10 +42,11 @@ class Speaker:
     def shows(self, ids: list[int], *, echo: bool = False) -> list[int]:
         """Print what the model says after ids, as it is made, and a newline -> its ids; `echo` prints ids first."""
         said: list[int] = []
-        before = ids if echo else []
+        before, news = ids if echo else [], self.says(ids)
+        first = list(islice(news, 1))  # before anything is printed: here an option out of range is told
         shown = self.tokenizer.decode(before)
         print(shown, end="", flush=True)
-        for new in self.says(ids):
+        for new in chain(first, news):
             said.append(new)
             text = self.tokenizer.decode(before + said)
             if not text.endswith(TORN):  # its other bytes come with the next token

@@ -126,6 +126,7 @@ class GPT(Pretrained):
         start = 0 if cache is None else cache.length
         if cache is not None:
             cache.check(B, T)
+            cache.check_made_for(self.config.n_layers, self.config.kv_heads, self.config.head_width)
         check_mask(mask, B, T, start + T)
         if positions is None:
             positions = torch.arange(start, start + T, device=x.device)

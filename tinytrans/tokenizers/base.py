@@ -28,7 +28,7 @@ def tokenizer_file(path: str | os.PathLike[str]) -> Path:
 def one_text(text: str) -> str:
     """A text as it is; raises ValueError for what is none, UnicodeEncodeError for half a surrogate pair in it."""
     if not isinstance(text, str):
-        raise ValueError(f"a text is a str, not a {type(text).__name__}: {text!r:.60}")
+        raise ValueError(f"a text is of type str, not {type(text).__name__}: {text!r:.60}")
     text.encode()
     return text
 
