@@ -91,7 +91,8 @@ class Tokenizer:
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with `special=False` the name of a special token in it is plain text.
 
-        Text from strangers belongs into the second form: there nobody can type an `<|end|>`.
+        Text from strangers belongs into the second form: there nobody can type an `<|end|>`. (A special token that is
+        also a word of the vocabulary has the word's id, and so has the word.)
         """
         return self.encode_batch([text], special=special)[0]
 
