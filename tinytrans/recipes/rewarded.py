@@ -35,7 +35,7 @@ from tinytrans.training.sft import answer_batch, answer_targets
 
 GROUP = 8  # answers to one prompt, in GRPO
 EPOCHS, PARTS = 2, 2  # how often PPO goes through the same answers, and in how many steps
-REMINDED = 0.1  # how much PPO's tales from instruction tuning weigh
+REMINDED = 0.2  # how much PPO's tales from instruction tuning weigh
 
 
 class Said(NamedTuple):
@@ -139,7 +139,7 @@ def ppo(run: Run) -> Report:
 
 
 @torch.no_grad()
-def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0.1) -> Taught:
+def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0.15) -> Taught:
     """The answers' rewards by the reward model, spread over their tokens by what the critic had expected."""
     scores = judge(said.rows, said.lengths)
     rewards = token_rewards(scores, said.logprobs, said.ref_logprobs, said.mask, beta=beta)
