@@ -267,6 +267,14 @@ def test_gradients_reach_every_weight() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+def test_a_mask_of_numbers_is_refused() -> None:
+    """Ones and zeros would be added to the scores and hide nothing: ValueError names their dtype."""
+    x = draw(2, 3, 6)
+    for numbers in (torch.ones(3, 3), torch.ones(3, 3, dtype=torch.long)):
+        with pytest.raises(ValueError, match=f"the mask is of dtype {numbers.dtype}, not of torch.bool"):
+            Attention(6, 2).double()(x, mask=numbers)
+
+
 def test_sizes_must_divide() -> None:
     """Heads that do not share the width evenly are refused, and both numbers are named."""
     with pytest.raises(ValueError, match=r"d_model 10 .* n_heads 4"):

@@ -172,3 +172,12 @@ def test_no_cache_has_less_than_no_room() -> None:
     """Sizes below 0 are refused by name."""
     with pytest.raises(ValueError, match="room for -1 positions of 2 sequences"):
         KVCache(L, 2, -1, G, K)
+
+
+def test_a_window_of_one_needs_nothing_behind() -> None:
+    """Where a query sees itself alone, one can go back to any place, however little is kept."""
+    rolling = RollingCache(L, B, 1, G, K)
+    fill(rolling, 9)
+    rolling.rewind(4)
+    assert rolling.length == 4
+    assert torch.equal(fill(rolling, 1, seed=7)[0], draw(1, 7))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -94,3 +95,10 @@ def test_a_lost_axis_is_told() -> None:
     assert str(difference(torch.ones(1, 3, 1), torch.ones(3))).startswith(told)
     assert difference(torch.ones(3), torch.ones(1, 3)) == "expected shape (3,), got (1, 3)"
     assert difference(torch.ones(1, 3), torch.ones(2)) == "expected shape (1, 3), got (2,)"
+
+
+def test_a_kind_has_its_article() -> None:
+    """Of another kind is said with the article that one hears: a list, an int, an ndarray."""
+    assert difference("x", [1]) == "expected a str, got a list"
+    assert difference("x", 1) == "expected a str, got an int"
+    assert difference(torch.ones(2), np.ones(2)) == "expected a tensor of shape (2,), got an ndarray"

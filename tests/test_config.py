@@ -43,7 +43,7 @@ TINY = GPTConfig(vocab_size=11, n_layers=2, d_model=12, n_heads=3)
         ({"norm_eps": -1e-5}, "norm_eps -1e-05"),
         ({"d_head": 0}, "d_head 0"),
         ({"d_head": 5}, "d_head 5 is odd"),
-        ({"rope_scaling": "linear"}, "rope_scaling is a str"),
+        ({"rope_scaling": "linear"}, "rope_scaling is of type str"),
         ({"rope_scaling": LinearScaling(factor=2.0), "positions": "learned"}, "'linear' .* positions are 'learned'"),
     ],
 )

@@ -396,6 +396,8 @@ def test_a_converted_model_is_saved_like_any(tmp_path: Any) -> None:
         *[(name, {"is_causal": False}, "is_causal is False") for name in (*DECODERS, *TRANSLATORS)],
         *[(name, {"is_causal": True}, "is_causal is True") for name in ("BertModel", "ViTForImageClassification")],
         ("BertForPreTraining", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ("ViTForImageClassification", {"image_size": [8, 12]}, "image_size is 8 x 12, and only squares"),
+        ("ViTForImageClassification", {"patch_size": (4, 2)}, "patch_size is 4 x 2, and only squares"),
         ("MarianMTModel", {"decoder_ffn_dim": F + 1}, f"decoder_ffn_dim is {F + 1}, and only {F}"),
     ],
 )
@@ -425,6 +427,15 @@ def test_unusual_decoders_say_the_same(name: str, changes: dict[str, Any]) -> No
     begin = ids(2, 7)
     expected = model.generate(begin, max_new_tokens=32, do_sample=False, pad_token_id=V - 1)
     assert torch.equal(generate(mine, begin, max_new_tokens=32, temperature=0.0), expected)
+
+
+def test_squares_may_be_given_by_both_sides() -> None:
+    """An image or a patch of height and width alike is one of that side."""
+    name = "ViTForImageClassification"
+    model = theirs(name, image_size=[12, 12], patch_size=(4, 4))
+    mine = from_transformers(model)
+    assert mine.config == from_transformers(theirs(name)).config
+    assert_same(name, mine, model)
 
 
 def test_unknown_classes_and_weights_are_refused() -> None:

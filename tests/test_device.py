@@ -35,11 +35,18 @@ def test_what_is_not_there_is_refused(name: str, reason: str) -> None:
 def test_a_seed_repeats_itself() -> None:
     """The same seed gives the same numbers from torch's own chance and from the generator, another seed others."""
     draws = []
-    for n in (5, 5, 6):
+    for n in (5, 5, 2**64 - 1):
         generator = seed(n)
         draws.append((torch.rand(3).tolist(), torch.rand(3, generator=generator).tolist()))
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
+
+
+@pytest.mark.parametrize("n", [2**64, 2**70, -(2**63) - 1])
+def test_a_seed_fits_64_bits(n: int) -> None:
+    """A seed that torch cannot hold raises ValueError and is named."""
+    with pytest.raises(ValueError, match=f"seed {n} does not fit 64 bits"):
+        seed(n)
 
 
 def test_the_generator_is_its_own() -> None:

@@ -297,6 +297,14 @@ def test_learned_positions_end() -> None:
         encdec(SOURCE[:, :4], TARGET)
 
 
+def test_a_cache_of_another_decoder_is_refused() -> None:
+    """A cache with fewer layers than the decoder raises ValueError, and names both."""
+    encdec = model()
+    cache = model(n_decoder_layers=1).new_cache(len(TARGET))
+    with pytest.raises(ValueError, match=r"cache for 1 layers .* does not fit a model of 3 layers"):
+        encdec.decode(TARGET, encdec.encode(SOURCE), cache=cache)
+
+
 # ---- learning
 
 

@@ -273,7 +273,7 @@ def test_dropout_acts_while_training_only() -> None:
         (torch.tensor([[0, V]]), f"id {V} .* vocabulary of {V}"),
         (torch.tensor([[0, -1]]), f"id -1 .* vocabulary of {V}"),
         (torch.zeros(1, 21, dtype=torch.int64), "21 positions .* max_len 20"),
-        ([[1, 2]], "ids are a list, not a tensor"),
+        ([[1, 2]], "ids are of type list, not a tensor"),
     ],
 )
 def test_unreadable_ids_are_refused(wrong: Tensor, message: str) -> None:
@@ -291,8 +291,8 @@ def test_unreadable_ids_are_refused(wrong: Tensor, message: str) -> None:
         ({"mask": torch.ones(3, dtype=torch.bool)}, r"\(3,\), not"),
         ({"positions": torch.arange(2)}, r"positions have shape \(2,\), not \(3,\) or \(2, 3\)"),
         ({"positions": torch.zeros(3, 3, dtype=torch.int64)}, r"\(3, 3\), not"),
-        ({"mask": [[True] * 3] * 3}, "mask is a list, not a tensor"),
-        ({"positions": [0, 1, 2]}, "positions are a list, not a tensor"),
+        ({"mask": [[True] * 3] * 3}, "mask is of type list, not a tensor"),
+        ({"positions": [0, 1, 2]}, "positions are of type list, not a tensor"),
     ],
 )
 def test_masks_and_positions_fit_the_ids(options: dict[str, Any], message: str) -> None:
@@ -333,6 +333,19 @@ def test_a_larger_cache_makes_no_positions() -> None:
 def test_a_cache_is_as_large_as_its_heads() -> None:
     """Grouped heads keep G and not H keys a position, in the model's own dtype."""
     assert model("grouped").new_cache(B).nbytes == 2 * L * B * 20 * 1 * (D // H) * 8
+
+
+def test_a_cache_of_another_model_is_refused() -> None:
+    """Other layers, key/value heads or head widths than the model's: ValueError names both, and nothing is written."""
+    gpt = model("grouped")
+    for changes in ({"n_layers": L + 1}, {"n_kv_heads": H}, {"d_head": 8}):
+        cache = model("grouped", **changes).new_cache(B) if "n_kv_heads" not in changes else model().new_cache(B)
+        with pytest.raises(
+            ValueError, match=r"cache for . layers of . .*, each . wide does not .* 2 layers of 1 .* 4 wide"
+        ):
+            gpt(ids(), cache=cache)
+        assert cache.length == 0
+        assert not cache.keys[0].any()
 
 
 def test_hidden_is_what_the_head_reads() -> None:

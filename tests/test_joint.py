@@ -148,10 +148,10 @@ def test_is_saved_and_read(name: str, tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"encoders": ()}, "encoders is empty"),
-        ({"encoders": [TEXT]}, "encoders is a list, not a tuple of configs"),
+        ({"encoders": [TEXT]}, "encoders is of type list, not a tuple of configs"),
         (
             {"encoders": (TEXT, GPTConfig(vocab_size=3, n_layers=1, d_model=4, n_heads=1))},
-            "encoders is a GPTConfig, not a BERTConfig or ViTConfig",
+            "encoders is of type GPTConfig, not a BERTConfig or ViTConfig",
         ),
         ({"d_model": 10}, "d_model 10 is not a multiple of n_heads 3"),
     ],

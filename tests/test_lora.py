@@ -212,6 +212,9 @@ def test_base_only() -> None:
     adapted = model(IDS)
     with base_only(model):
         assert torch.equal(model(IDS), expected)
+        with base_only(model):
+            pass
+        assert torch.equal(model(IDS), expected)  # one within the other ends with the other
     with pytest.raises(ValueError, match="ids"), base_only(model):
         model(IDS[0])
     assert torch.equal(model(IDS), adapted)
@@ -327,6 +330,9 @@ def test_split_and_join_change_nothing() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(ValueError, match="sum to 8, the layer is 10"):
         split(model, "qkv", {"q": 6, "k": 2})
+    for name, width in (("q.x", 4), ("weight", 4), ("in_features", 4), ("", 4), ("q", 0), ("q", -4)):
+        with pytest.raises(ValueError, match=f"no part can be '{name}' of {width} rows"):
+            split(model, "qkv", {name: width, "k": 10 - width})
     with pytest.raises(ValueError, match="2 layers share"):
         split(model, "head", {"first": 5, "second": 6})
 
@@ -386,5 +392,6 @@ def test_peft_computes_the_same() -> None:
 
 def test_a_rank_is_a_whole_number() -> None:
     """Half a dimension is refused by its value, not by torch's shapes."""
-    with pytest.raises(ValueError, match=r"rank 2\.5 is not a whole number"):
-        LoRALinear(nn.Linear(3, 3), rank=2.5)  # type: ignore[arg-type]
+    for rank in (2.5, True):
+        with pytest.raises(ValueError, match=f"rank {rank} is not a whole number"):
+            LoRALinear(nn.Linear(3, 3), rank=rank)  # type: ignore[arg-type]

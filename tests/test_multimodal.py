@@ -230,7 +230,7 @@ def test_is_saved_and_read(tmp_path: Path, frozen: bool) -> None:
     [
         ({"image_id": 11}, "image_id 11 is outside the vocabulary of 11"),
         ({"image_id": -1}, "image_id -1 is no id"),
-        ({"vision": TINY.text}, "vision is a GPTConfig, not a ViTConfig"),
+        ({"vision": TINY.text}, "vision is of type GPTConfig, not a ViTConfig"),
         ({"text": replace(TINY.text, max_len=3)}, "4 image tokens do not fit max_len 3"),
     ],
 )

@@ -120,6 +120,17 @@ def test_fused_gradient_is_the_one_in_use() -> None:
     assert x.grad is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-4, 3000.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_half_precision_is_squared_in_single(dtype: torch.dtype, size: float, training: bool) -> None:
+    """Numbers whose squares a float16 cannot hold are normed like all others, with a gradient at hand or without."""
+    x, w = (size * draw(B, 64)).to(dtype), draw(64, seed=1).to(dtype)
+    y = fused_rms_norm(x.requires_grad_(training), w, 1e-12)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), rms_norm(x.double(), w.double(), 1e-12), rtol=2e-2, atol=1e-3)
+
+
 def test_fused_reads_strided_inputs() -> None:
     """A transposed input and a transposed gradient give what their copies give."""
     x, w, up = draw(T, D, B).transpose(1, 2), draw(D, seed=1), draw(T, D, B, seed=2).transpose(1, 2)

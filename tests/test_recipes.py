@@ -36,7 +36,7 @@ from tinytrans.recipes.tales import load_base, unasked
 from tinytrans.recipes.taste import divergence, gather, is_open, like, prompts, retell, rule, taste
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training.grpo import group_advantages
-from tinytrans.training.loop import gradient
+from tinytrans.training.loop import gradient, pooled
 from tinytrans.training.pretrain import IGNORED, next_token_loss
 from tinytrans.training.reward import RewardHead
 
@@ -368,6 +368,19 @@ def test_what_is_told_beside_is_not_forgotten(run: Run, base: tuple[GPT, Tokeniz
     more = next_token_loss(both.actor(told[0]), told[1])
     loss = ppo_step(both, taught._replace(told=told))
     torch.testing.assert_close(loss, ppo_step(both, taught) + REMINDED * more)
+
+
+def test_parts_of_the_answers_make_the_whole(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:
+    """PPO's loss of five answers is that of its parts, three and two of them, each weighing by its tokens."""
+    judge = RewardHead(GPT(lively.config), lively.config.d_model)
+    torch.nn.init.normal_(judge.head.weight)
+    both = ActorCritic(GPT(lively.config), deepcopy(judge)).eval()
+    taught = foresee(both, judge, say(both.actor, lively, base[1], prompts(run, 5), run, 0))
+    parts = [taught.part(number, 2) for number in range(2)]
+    assert [part.said.stories for part in parts] == [taught.said.stories[::2], taught.said.stories[1::2]]
+    losses = torch.stack([ppo_step(both, part) for part in parts])
+    tokens = torch.stack([part.said.mask.sum() for part in parts])
+    torch.testing.assert_close(pooled(losses, tokens), ppo_step(both, taught))
 
 
 def test_a_story_is_scored_with_its_end(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:

@@ -185,7 +185,7 @@ def test_few_tokens_are_no_more(n: int) -> None:
     [
         ({}, PROMPT.expand(2, 3), {}, "2 prompts"),
         ({}, PROMPT, {"k": 0}, "k 0"),
-        ({}, PROMPT.tolist(), {}, "prompts are a list"),
+        ({}, PROMPT.tolist(), {}, "prompts are of type list"),
         ({}, PROMPT, {"stop": 7}, "stop 7 is outside the vocabulary of 7"),
         ({"vocab_size": 8}, PROMPT, {}, "vocabulary of 7 is not the draft's of 8"),
         ({"max_len": 9}, PROMPT, {}, "3 ids and 7 new ones, 10 in all, exceed max_len 9"),

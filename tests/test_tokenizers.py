@@ -62,7 +62,7 @@ def test_a_vocabulary_that_is_too_small_is_named_as_given(kind: Any) -> None:
 @pytest.mark.parametrize("text", [None, 3, b"cat", ["cat"], ("a", "b")])
 def test_a_text_is_a_str(kind: Any, text: Any) -> None:
     """What is no text has no ids: alone, in a batch, or among those to learn from; the error names its type."""
-    known, message = trained(kind), f"not a {type(text).__name__}"
+    known, message = trained(kind), f"not {type(text).__name__}"
     for tokenizer in (known, Tokenizer(known.fast)):
         for encode in (tokenizer.encode, lambda text, tokenizer=tokenizer: tokenizer.encode_batch(["a", text])):
             with pytest.raises(ValueError, match=message):
@@ -127,6 +127,24 @@ def test_a_special_token_may_be_a_word(kind: Any) -> None:
     ids = tokenizer.encode("a cat")
     assert ids == tokenizer.fast.encode("a cat", add_special_tokens=False).ids
     assert tokenizer.decode(ids, special=False) == tokenizer.fast.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("name", ["¶", "é", "Ġthe"])
+def test_a_special_token_is_not_written_like_other_bytes(name: str) -> None:
+    """In a BPE's file "¶" is the byte 0xB6: as a special token it would be decoded to half a character."""
+    with pytest.raises(ValueError, match=f"special token '{name}' is how a file writes the bytes b'"):
+        BPETokenizer.train([*TEXTS, "the the the"], 300, [name])
+    tokenizer = BPETokenizer.train(TEXTS, 300, ["␤", "a", "<¶>"])
+    text = "a ¶␤<¶> é"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_special_token_is_no_byte() -> None:
+    """Where characters fall back to bytes, their names are taken."""
+    with pytest.raises(ValueError, match="'<0x41>' is the name of a byte"):
+        UnigramTokenizer.train(TEXTS, 400, ["<0x41>"])
+    tokenizer = UnigramTokenizer.train(TEXTS, 100, ["<0x41>"], byte_fallback=False)
+    assert tokenizer.decode(tokenizer.encode("a <0x41> cat")) == "a <0x41> cat"
 
 
 def byte_level(**options: Any) -> tokenizers.Tokenizer:

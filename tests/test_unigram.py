@@ -317,3 +317,10 @@ def test_real_text_is_segmented_as_sentencepiece_does(prose: list[str], tmp_path
         assert log_probability(ours, scores) == pytest.approx(log_probability(other, scores), rel=1e-5)
     assert len(found) > 2000
     assert same >= 0.99 * len(found)
+
+
+def test_without_bytes_the_name_of_a_byte_is_text() -> None:
+    """Where characters do not fall back to bytes, a piece "<0x41>" is these six characters, in Rust too."""
+    own = UnigramTokenizer.train(["<0x41> <0x41> or <0x41>"] * 9, 40, byte_fallback=False)
+    ids = own.encode("<0x41> or")
+    assert own.decode(ids) == own.fast.decode(ids) == "<0x41> or"

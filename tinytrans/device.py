@@ -34,9 +34,13 @@ def pick(device: torch.device | str | None = None) -> torch.device:
 def seed(n: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Seed all of torch's own chance (weights at birth, dropout), and hand back a generator of that seed for the rest.
 
+    Raises ValueError for a seed that does not fit 64 bits.
+
     >>> torch.rand(1, generator=seed(7)) == torch.rand(1, generator=seed(7))
     tensor([True])
     """
+    if not -(2**63) <= n < 2**64:
+        raise ValueError(f"seed {n} does not fit 64 bits: {-(2**63)} ... {2**64 - 1}")
     torch.manual_seed(n)
     return torch.Generator(device).manual_seed(n)
 

@@ -76,7 +76,7 @@ class LoRALinear(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(rank, int):
+        if not isinstance(rank, int) or isinstance(rank, bool):
             raise ValueError(f"rank {rank!r} is not a whole number")
         if rank < 1:
             raise ValueError(f"rank {rank} of {base} leaves nothing to train: at least 1")
@@ -191,7 +191,7 @@ def unwrap(model: Model) -> Model:
 
 @contextmanager
 def base_only(model: Model) -> Iterator[Model]:
-    """Within, the model is its base: the reference of DPO or PPO without a second copy.
+    """Within, the model is its base: the reference of DPO or PPO without a second copy; afterwards what it was before.
 
     Raises ValueError where the adapter is merged.
     """
@@ -199,13 +199,14 @@ def base_only(model: Model) -> Iterator[Model]:
     for name, layer in layers.items():
         if layer.merged:
             raise ValueError(f"{name} is merged, its base is not apart: unmerge the model first")
+    before = {layer: layer.active for layer in layers.values()}
     try:
-        for layer in layers.values():
+        for layer in before:
             layer.active = False
         yield model
     finally:
-        for layer in layers.values():
-            layer.active = True
+        for layer, active in before.items():
+            layer.active = active
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:

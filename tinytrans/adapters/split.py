@@ -33,6 +33,9 @@ class Split(nn.Module):
             total = sum(widths.values())
             raise ValueError(f"the widths {dict(widths)} sum to {total}, the layer is {layer.out_features} wide")
         self.in_features, self.out_features = layer.in_features, layer.out_features
+        for name, width in widths.items():
+            if not name.isidentifier() or name in dir(self) or width < 1:
+                raise ValueError(f"no part can be {name!r} of {width} rows: names are free words, widths count from 1")
         rows = torch.arange(layer.out_features, device=layer.weight.device).split(list(widths.values()))
         for name, mine in zip(widths, rows, strict=True):
             bias = None if layer.bias is None else layer.bias[mine]
@@ -58,8 +61,8 @@ class Split(nn.Module):
 def split(model: Model, target: str, widths: Mapping[str, int]) -> Model:
     """Every linear layer called `target` becomes a `Split` of the given widths; the model computes what it computed.
 
-    Raises ValueError where the widths do not fill the layer, and where its weight is shared with another layer (a
-    part cannot share).
+    Raises ValueError where the widths do not fill the layer, where a part cannot have its name, and where the layer's
+    weight is shared with another layer (a part cannot share).
     """
     layers = linear_layers(model, [target])
     for name, layer in layers.items():

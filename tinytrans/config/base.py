@@ -80,11 +80,11 @@ def configs_of(kind: Any) -> tuple[type[Config], ...]:
 def check_configs(name: str, value: Any, configs: tuple[type[Config], ...], *, several: bool) -> None:
     """Raise ValueError unless the value is a config of one of these classes, or a tuple of such."""
     if several and not isinstance(value, tuple):
-        raise ValueError(f"{name} is a {type(value).__name__}, not a tuple of configs")
+        raise ValueError(f"{name} is of type {type(value).__name__}, not a tuple of configs")
     for one in value if several else (value,):
         if not isinstance(one, configs):
             names = " or ".join(config.__name__ for config in configs)
-            raise ValueError(f"{name} is a {type(one).__name__}, not a {names}")
+            raise ValueError(f"{name} is of type {type(one).__name__}, not a {names}")
 
 
 def plain(value: Any) -> Any:

@@ -46,6 +46,9 @@ class WholeCache:
     def check(self, batch: int, T: int) -> None:
         """Nothing: `captured` asks the cache itself, before each step."""
 
+    def check_made_for(self, n_layers: int, n_kv_heads: int, head_width: int) -> None:
+        """Nothing: the cache was asked when the prompt was read."""
+
     def advance(self, T: int) -> None:
         """Nothing: `captured` tells the cache itself, after each step."""
 

@@ -96,7 +96,8 @@ class GPT(Pretrained):
 
         The mask (T, S) or (B, T, S) hides still more (padding, other documents). With a cache the ids are the next T of
         a sequence, S = cache.length + T, and the logits are those of the whole sequence at once. Positions, (T,) or a
-        row's own (B, T), are given where they don't simply follow each other, as behind padding on the left.
+        row's own (B, T), are given where they don't simply follow each other, as behind padding on the left; ALiBi asks
+        for none, and counts the places between two tokens.
         Raises ValueError for ids of a wrong type or shape, outside the vocabulary, or further than the positions reach.
         """
         return self.head(self.hidden(ids, mask=mask, positions=positions, cache=cache))
@@ -126,6 +127,7 @@ class GPT(Pretrained):
         start = 0 if cache is None else cache.length
         if cache is not None:
             cache.check(B, T)
+            cache.check_made_for(self.config.n_layers, self.config.kv_heads, self.config.head_width)
         check_mask(mask, B, T, start + T)
         if positions is None:
             positions = torch.arange(start, start + T, device=x.device)

@@ -169,7 +169,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not JSON, not even text, or brackets without end
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} holds a {type(values).__name__}, not a config")
+        raise ValueError(f"{str(path)!r} holds a value of type {type(values).__name__}, not a config")
     if "model" not in values and "model_type" in values:
         theirs = f"{str(path)!r} is of Hugging Face's {values['model_type']!r}"
         raise ValueError(f"{theirs}: open it with transformers and hand the model to from_transformers")

@@ -128,6 +128,7 @@ class Reader(Pretrained):
             raise ValueError(f"a target of {target.shape[0]} rows does not fit a memory of {rows}")
         if cache is not None:
             cache.check(*target.shape)
+            cache.check_made_for(self.config.decoder_layers, self.config.kv_heads, self.config.head_width)
         x = self.decoder(x, memory, mask=mask, memory_mask=memory_mask, rotation=rotation, cache=cache)
         return self.head(self.narrow(x))
 

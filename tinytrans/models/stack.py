@@ -133,7 +133,7 @@ def init_weights(model: nn.Module, std: float = STD) -> None:
 def check_ids(ids: Tensor, size: int, what: str = "vocabulary") -> None:
     """Raise ValueError, naming what was given and what is allowed, for ids that no embedding of this size can read."""
     if not isinstance(ids, Tensor):
-        raise ValueError(f"ids are a {type(ids).__name__}, not a tensor: torch.tensor([[1, 2, 3]])")
+        raise ValueError(f"ids are of type {type(ids).__name__}, not a tensor: torch.tensor([[1, 2, 3]])")
     if ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"ids are of dtype {ids.dtype}, not of torch.int64")
     if ids.dim() != 2 or ids.numel() == 0:
@@ -158,7 +158,7 @@ def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") 
     if mask is None:
         return
     if not isinstance(mask, Tensor):
-        raise ValueError(f"the {what} is a {type(mask).__name__}, not a tensor of torch.bool: True = may look")
+        raise ValueError(f"the {what} is of type {type(mask).__name__}, not a tensor of torch.bool: True = may look")
     if mask.dtype != torch.bool:
         raise ValueError(f"the {what} is of dtype {mask.dtype}, not of torch.bool: True = may look")
     if mask.dim() == 4:  # (B, H, T, S): one for each head
@@ -171,7 +171,7 @@ def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") 
 def check_positions(positions: Tensor, B: int, T: int) -> None:
     """Raise ValueError, naming both shapes, unless the positions are those of T tokens, for all rows or for each."""
     if not isinstance(positions, Tensor):
-        raise ValueError(f"positions are a {type(positions).__name__}, not a tensor ({T},) or ({B}, {T})")
+        raise ValueError(f"positions are of type {type(positions).__name__}, not a tensor ({T},) or ({B}, {T})")
     if tuple(positions.shape) not in ((T,), (1, T), (B, T)):
         raise ValueError(f"positions have shape {tuple(positions.shape)}, not ({T},) or ({B}, {T})")
 

@@ -85,7 +85,7 @@ class ViT(Pretrained):
         """
         c = self.config
         if not isinstance(images, Tensor):
-            raise ValueError(f"images are a {type(images).__name__}, not a tensor (B, C, H, W)")
+            raise ValueError(f"images are of type {type(images).__name__}, not a tensor (B, C, H, W)")
         if images.dim() != 4 or images.shape[1:] != (c.n_channels, c.image_size, c.image_size):
             wanted = f"(B, {c.n_channels}, {c.image_size}, {c.image_size})"
             raise ValueError(f"images have shape {tuple(images.shape)}, not {wanted}")

@@ -163,6 +163,8 @@ def fused_attend(
     `causal(T, S)` without building it where the kernel can do so; `mask` is bool and broadcasts to (B, H, T, S).
     Source: Dao et al. 2022 (FlashAttention), arXiv 2205.14135.
     """
+    if mask is not None and mask.dtype != torch.bool:  # which the kernel would add to the scores
+        raise ValueError(f"the mask is of dtype {mask.dtype}, not of torch.bool: True = may look")
     T, S = q.shape[-2], k.shape[-2]
     if causal and (
         mask is not None or (bias is not None and T > 1) or 1 < T < S

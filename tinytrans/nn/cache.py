@@ -132,6 +132,13 @@ class KVCache:
         if self.length + T > self.max_len:
             raise ValueError(f"{self.length} positions and {T} new ones exceed the cache's max_len {self.max_len}")
 
+    def check_made_for(self, n_layers: int, n_kv_heads: int, head_width: int) -> None:
+        """Raise ValueError, naming both, unless a decoder of these sizes can write into it."""
+        made = (len(self), *self.keys[0].shape[1::2]) if self.keys else (0, 0, 0)
+        if made != (wanted := (n_layers, n_kv_heads, head_width)):
+            said = "{} layers of {} key/value heads, each {} wide".format
+            raise ValueError(f"a cache for {said(*made)} does not fit a model of {said(*wanted)}: use its new_cache")
+
     def advance(self, T: int) -> None:
         """Count T positions that every layer has written."""
         self.check(self.batch, T)
@@ -236,7 +243,7 @@ class RollingCache(KVCache):
     def rewind(self, length: int) -> None:
         """Forget all but the first positions; raises ValueError where of those the last can no longer be seen."""
         gone = self.length - length
-        if length and self.stored - gone < min(length, self.window - 1):
+        if max(self.stored - gone, 0) < min(length, self.window - 1):
             raise ValueError(
                 f"cannot rewind to {length}: the cache holds the last {self.stored} of {self.length} positions, "
                 f"and its window is {self.window}"

@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from tinytrans.nn.gradients import by_hand
 
+WIDE = (torch.float32, torch.float64)  # whose squares neither overflow nor vanish
+
 
 def layer_norm(
     x: Tensor,
@@ -116,9 +118,10 @@ class FusedRMSNorm(torch.autograd.Function):
 def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """`rms_norm` by the fastest way there is: the same numbers and gradients (first order on a CPU).
 
-    A GPU has a fused kernel for both directions, and a CPU one for the forward direction.
+    A GPU has a fused kernel for both directions, and a CPU one for the forward direction. Numbers of half precision are
+    squared in single precision: from 256 on, a float16's own square is infinite.
     """
-    if x.dtype == weight.dtype and by_hand(x):
+    if x.dtype == weight.dtype and x.dtype in WIDE and by_hand(x):
         y, _ = FusedRMSNorm.apply(x, weight, eps)
         return y
     return F.rms_norm(x, (x.shape[-1],), weight, eps)

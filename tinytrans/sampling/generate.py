@@ -190,13 +190,14 @@ def generate(
 def check_prompts(ids: Tensor, max_new_tokens: int, pads: Tensor | None) -> None:
     """Raise ValueError, naming both values, for prompts that no model can go on from."""
     if not isinstance(ids, Tensor):
-        raise ValueError(f"prompts are a {type(ids).__name__}, not a tensor: torch.tensor([tokenizer.encode(text)])")
+        kind = type(ids).__name__
+        raise ValueError(f"prompts are of type {kind}, not a tensor: torch.tensor([tokenizer.encode(text)])")
     if ids.dim() != 2 or ids.numel() == 0:
         raise ValueError(f"prompts have shape {tuple(ids.shape)}, not (B, T) with at least one token each")
     if not isinstance(max_new_tokens, Integral) or max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens!r} counts from 0, in whole tokens")
     if pads is not None and not isinstance(pads, Tensor):
-        raise ValueError(f"pads are a {type(pads).__name__}, not a tensor (B,), as `pad_left` makes it")
+        raise ValueError(f"pads are of type {type(pads).__name__}, not a tensor (B,), as `pad_left` makes it")
     if pads is not None and pads.shape != ids.shape[:1]:
         raise ValueError(f"pads have shape {tuple(pads.shape)}, but there are {len(ids)} prompts")
     if pads is not None and not 0 <= int(pads.min()) <= int(pads.max()) < ids.shape[1]:

@@ -28,7 +28,7 @@ def tokenizer_file(path: str | os.PathLike[str]) -> Path:
 def one_text(text: str) -> str:
     """A text as it is; raises ValueError for what is none, UnicodeEncodeError for half a surrogate pair in it."""
     if not isinstance(text, str):
-        raise ValueError(f"a text is a str, not a {type(text).__name__}: {text!r:.60}")
+        raise ValueError(f"a text is of type str, not {type(text).__name__}: {text!r:.60}")
     text.encode()
     return text
 
@@ -91,7 +91,8 @@ class Tokenizer:
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of a text; with `special=False` the name of a special token in it is plain text.
 
-        Text from strangers belongs into the second form: there nobody can type an `<|end|>`.
+        Text from strangers belongs into the second form: there nobody can type an `<|end|>`. (A special token that is
+        also a word of the vocabulary has the word's id, and so has the word.)
         """
         return self.encode_batch([text], special=special)[0]
 

@@ -184,13 +184,18 @@ class ChunkCache(dict[str, tuple[int, ...]]):
 class BPETokenizer(Tokenizer):
     """A byte-level BPE tokenizer: any text -> ids -> the same text.
 
-    Ids: 0 to 255 the bytes, then one per merge, then the special tokens, as in GPT-2.
+    Ids: 0 to 255 the bytes, then one per merge, then the special tokens, as in GPT-2. Raises ValueError for a special
+    token that a file could not tell from other bytes, as "¶", which stands there for the byte 0xB6.
     """
 
     def __init__(self, merges: Merges, special_tokens: Sequence[str] = ()) -> None:
         check_special(special_tokens)
         self.merges = dict(merges)
         self.tokens = token_bytes(merges)
+        written = {visible(token): token for token in self.tokens}
+        for name in special_tokens:
+            if name in written and written[name] != name.encode():
+                raise ValueError(f"special token {name!r} is how a file writes the bytes {written[name]!r}: rename it")
         super().__init__(build_fast(self.merges, self.tokens, special_tokens))
         self._special = self.special_tokens
         self._parts = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) or r"(?!)")

@@ -179,6 +179,8 @@ class UnigramTokenizer(ReadableTokenizer):
         self, scores: Mapping[str, float], special_tokens: Sequence[str] = (), *, byte_fallback: bool = True
     ) -> None:
         check_special(special_tokens)
+        if byte_fallback and (taken := set(special_tokens) & set(BYTES)):
+            raise ValueError(f"special token {min(taken)!r} is the name of a byte: rename it, or use no byte_fallback")
         self.byte_fallback = byte_fallback
         first = [UNKNOWN, *(BYTES if byte_fallback else ())]
         self.scores = dict.fromkeys(first, NEVER) | {k: v for k, v in scores.items() if k not in first}
@@ -263,7 +265,8 @@ def build_fast(scores: Mapping[str, float], special_tokens: Sequence[str], byte_
     """The same tokenizer for the Rust package: pieces with scores, <unk> first, then the bytes."""
     fast = tokenizers.Tokenizer(tokenizers.models.Unigram(list(scores.items()), 0, byte_fallback))
     fast.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
+    bytes_back = [tokenizers.decoders.ByteFallback()] if byte_fallback else []  # else a piece "<0x41>" is no letter A
     fast.decoder = tokenizers.decoders.Sequence(
-        [tokenizers.decoders.Replace(SPACE, " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]
+        [tokenizers.decoders.Replace(SPACE, " "), *bytes_back, tokenizers.decoders.Fuse()]
     )
     return add_special_tokens(fast, dict.fromkeys([UNKNOWN, *special_tokens]))

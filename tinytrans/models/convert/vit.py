@@ -25,8 +25,8 @@ def describe(model: Any) -> ViTConfig:
     demand_usual(c, is_causal=False)
     demand(c, qkv_bias=True)
     return ViTConfig(
-        image_size=c.image_size,
-        patch_size=c.patch_size,
+        image_size=side("image_size", c.image_size),
+        patch_size=side("patch_size", c.patch_size),
         n_channels=c.num_channels,
         n_classes=c.num_labels,
         n_layers=c.num_hidden_layers,
@@ -37,6 +37,14 @@ def describe(model: Any) -> ViTConfig:
         dropout=c.hidden_dropout_prob,
         norm_eps=c.layer_norm_eps,
     )
+
+
+def side(name: str, size: Any) -> int:
+    """The side of a square that their config gives as one number or as height and width; ValueError for no square."""
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    if height != width:
+        raise ValueError(f"{name} is {height} x {width}, and only squares can be carried over")
+    return int(height)
 
 
 def specify(c: ViTConfig) -> tuple[str, dict[str, Any]]:
