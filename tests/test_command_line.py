@@ -21,6 +21,7 @@ from tinytrans import checkpoints
 from tinytrans.__main__ import main
 from tinytrans.commands.options import TRAINED
 from tinytrans.commands.texts import read_pieces, read_texts
+from tinytrans.commands.train import how_to_go_on
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import Batch, PaddedBatches
 from tinytrans.models.gpt import GPT
@@ -446,6 +447,15 @@ def test_ctrl_c_at_any_moment_says_how_to_go_on(
     assert words in error
     assert train(tmp_path / "run", *(["--resume"] if "--resume" in error else [])) == 0
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_two_processes_go_on_as_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to type names torchrun where torchrun had started it, and a folder's name in quotes where it needs them."""
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "run.json").write_text("{}")
+    assert how_to_go_on(tmp_path / "my run").endswith(f": tinytrans train --resume --out '{tmp_path}/my run'")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert ": torchrun --nproc-per-node 2 -m tinytrans train --resume --out " in how_to_go_on(tmp_path / "my run")
 
 
 def test_ctrl_c_while_packages_come_in_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

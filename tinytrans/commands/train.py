@@ -40,10 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def how_to_go_on(out: Path) -> str:
-    """What to type where Ctrl-C has stopped a run."""
+    """What to type where Ctrl-C has stopped a run: with as many processes as before, or its steps would be others."""
     if not (out / "run.json").exists():
         return " before the run began: the same command starts it"
-    return f"; go on with: tinytrans train --resume --out {shlex.quote(str(out))}"
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    command = "tinytrans" if n == 1 else f"torchrun --nproc-per-node {n} -m tinytrans"
+    return f"; go on with: {command} train --resume --out {shlex.quote(str(out))}"
 
 
 def train(args: argparse.Namespace, place: Any, speaks: bool) -> int:
