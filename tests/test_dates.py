@@ -136,3 +136,8 @@ def test_errors_name_what_there_is() -> None:
         Dates(split="dev")
     with pytest.raises(ValueError, match="no wording"):
         Dates(locales=[])
+
+
+def test_a_lone_name_is_one_name() -> None:
+    """`locales="en"` means English, and not E and N."""
+    assert Dates(n=3, locales="en", forms="long")[:] == Dates(n=3, locales=["en"], forms=["long"])[:]

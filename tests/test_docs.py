@@ -128,6 +128,9 @@ def test_unknown_names_list_the_known(small: Path):
     """An unknown library or split is an error that lists what there is."""
     with pytest.raises(ValueError, match="no library 'scipy'; there are python, torch, sympy, networkx, numpy"):
         Docs(("numpy", "scipy"))
+    with pytest.raises(ValueError, match="no library 'scipy'; there are"):
+        Docs("scipy")
+    assert Docs("numpy").digest == Docs(("numpy",)).digest
     with pytest.raises(ValueError, match="no split 'test'; there are train, validation"):
         Docs(split="test")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinytrans.data import downloads
+from tinytrans.data import DOWNLOADED, downloads, load
 from tinytrans.data.downloads import DOWNLOADS, Download, fetch, mnist, read_idx, retrieve, tinystories
 
 CONTENT = bytes(range(256)) * 1000
@@ -179,6 +179,13 @@ def test_nothing_is_downloaded_silently(monkeypatch: pytest.MonkeyPatch) -> None
             assert told in str(error.value)
     with pytest.raises(ValueError, match=r"no download 'imagenet'.*tinystories"):
         fetch("imagenet")
+    with pytest.raises(
+        ValueError, match=r"no data set 'tinystories'; .*downloads has mnist, tinyshakespeare, tinystories"
+    ):
+        load("tinystories")
+    for name in DOWNLOADED:
+        with pytest.raises(FileNotFoundError, match="download=True"):
+            getattr(downloads, name)()
 
 
 def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

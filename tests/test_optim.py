@@ -243,6 +243,26 @@ def test_muon_refuses_what_it_cannot_orthogonalize(shape: tuple[int, ...], parts
         Muon([{"params": [nn.Parameter(torch.ones(shape))], "parts": parts}], 0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", -0.1),
+        ("lr", float("nan")),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
+        ("weight_decay", -1.0),
+        ("iterations", 0),
+    ],
+)
+def test_muon_refuses_numbers_that_do_not_descend(name: str, value: float) -> None:
+    """A rate below 0, a momentum outside [0, 1), a negative decay and no iteration are refused, in each group."""
+    options = {"lr": 0.1} | {name: value}
+    with pytest.raises(ValueError, match=f"{name} {value} is not "):
+        Muon([nn.Parameter(torch.ones(2, 2))], **options)
+    with pytest.raises(ValueError, match=f"{name} {value} is not "):
+        Muon([{"params": [nn.Parameter(torch.ones(2, 2))], name: value}], 0.1)
+
+
 def test_a_closure_is_computed_once_and_given_back() -> None:
     """`Muon.step(closure)` takes the gradient that the closure makes and gives its value."""
     weight = nn.Parameter(torch.eye(3))

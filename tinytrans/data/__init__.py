@@ -16,6 +16,8 @@ DATA_SETS = {  # name, which is also the module -> class
 
 TEXTS = ("docs", "tales")  # those with documents(): texts for a language model
 
+DOWNLOADED = ("mnist", "tinyshakespeare", "tinystories")  # functions of `tinytrans.data.downloads`
+
 __all__ = ["DATA_SETS", "TEXTS", "load"]
 
 
@@ -26,5 +28,6 @@ def load(name: str, **options: Any) -> Any:
     Tales(n=5, seed=0, split='train')
     """
     if name not in DATA_SETS:
-        raise ValueError(f"no data set {name!r}; there are {', '.join(sorted(DATA_SETS))}")
+        more = f"; tinytrans.data.downloads has {', '.join(DOWNLOADED)}"
+        raise ValueError(f"no data set {name!r}; there are {', '.join(sorted(DATA_SETS))}{more}")
     return getattr(import_module(f"tinytrans.data.{name}"), DATA_SETS[name])(**options)

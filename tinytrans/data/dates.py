@@ -99,8 +99,8 @@ class Dates(Sequence[Pair]):
         seed: int = 0,
         split: str = "train",
     ) -> None:
-        self.n, self.forms, self.seed, self.split = n, tuple(forms), seed, check_split(split)
-        self.locales = tuple(locales) if locales is not None else default_locales()
+        self.n, self.forms, self.seed, self.split = n, several(forms), seed, check_split(split)
+        self.locales = several(locales) if locales is not None else default_locales()
         for locale in self.locales:
             for form in self.forms:
                 write(FIRST, locale, form)  # raises now rather than in the middle of a training
@@ -136,6 +136,11 @@ class Dates(Sequence[Pair]):
 
     def __repr__(self) -> str:
         return f"Dates(n={self.n}, locales={list(self.locales)}, seed={self.seed}, split={self.split!r})"
+
+
+def several(names: Sequence[str]) -> tuple[str, ...]:
+    """The names; of a lone text that one, not its letters."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def default_locales() -> tuple[str, ...]:

@@ -119,6 +119,7 @@ class Docs(Sequence[Paragraph]):
     """
 
     def __init__(self, libraries: Sequence[str] = LIBRARIES, *, split: str = "train") -> None:
+        libraries = (libraries,) if isinstance(libraries, str) else libraries
         unknown = [name for name in libraries if name not in CREDITS]
         if unknown:
             raise ValueError(f"no library {unknown[0]!r}; there are {', '.join(LIBRARIES)}")

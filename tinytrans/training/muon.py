@@ -72,13 +72,27 @@ class Move(NamedTuple):
     rate: float
 
 
+def _check_numbers(group: dict[str, Any]) -> None:
+    """Raise ValueError at a rate, momentum, decay or count that no descent can have."""
+    rules = (
+        ("lr", group["lr"] >= 0, "0 or more"),
+        ("momentum", 0 <= group["momentum"] < 1, "in [0, 1)"),
+        ("weight_decay", group["weight_decay"] >= 0, "0 or more"),
+        ("iterations", group["iterations"] >= 1, "1 or more"),
+    )
+    for name, fine, wanted in rules:
+        if not fine:
+            raise ValueError(f"{name} {group[name]} is not {wanted}")
+
+
 class Muon(Optimizer):
     """Momentum whose update is made orthogonal, for hidden matrices (M, N): a step goes equally far in every direction.
 
     m = momentum m + (1 - momentum) g,   d = (1 - momentum) g + momentum m  (Nesterov),
     w = w - lr * weight_decay * w - lr * sqrt(max(1, M / N)) * orthogonalize(d).
     Matrices of one shape share one batched product. A group's `parts` cuts its matrices by rows
-    into as many, each with an update of its own. Raises ValueError for what is no matrix or can't be cut so.
+    into as many, each with an update of its own. Raises ValueError for what is no matrix or can't be cut so, and for
+    numbers that would climb instead of descend, or stand still.
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
 
@@ -95,6 +109,7 @@ class Muon(Optimizer):
             params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations, "parts": 1}
         )
         for group in self.param_groups:
+            _check_numbers(group)
             for weight in group["params"]:
                 if weight.ndim != 2 or weight.shape[0] % group["parts"]:
                     shape = tuple(weight.shape)
