@@ -421,7 +421,7 @@ def test_a_run_that_was_stopped_at_its_end_is_finished(
 @pytest.mark.parametrize(
     ("moment", "words"),
     [
-        ("texts.train_tokenizer", "stopped before the run began: the same command starts it"),
+        ("tokenizer_for", "stopped before the run began: the same command starts it"),
         ("PaddedBatches", "stopped before the run began: the same command starts it"),
         ("pretrain", "stopped; go on with: tinytrans train --resume --out "),
     ],
@@ -441,7 +441,7 @@ def test_ctrl_c_at_any_moment_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"tinytrans.commands.train.{moment.split('.')[-1]}", stop)
+        patch.setattr(f"tinytrans.commands.train.{moment}", stop)
         assert train(tmp_path / "run") == 130
     error = capsys.readouterr().err
     assert words in error
@@ -468,6 +468,23 @@ def test_ctrl_c_while_packages_come_in_is_not_swallowed(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("tinytrans.__main__.import_module", greedy)
     assert main(["params", "tales"]) == 130
+
+
+def test_a_preset_without_room_for_bytes_reads_characters(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A vocabulary as small as that of `nano-shakespeare` is of all characters of the texts; such a model speaks."""
+    monkeypatch.setitem(PRESETS, "letters", replace(TINY, vocab_size=PRESETS["nano-shakespeare"].vocab_size))
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", *out, "--data", str(notes), "--preset", "letters", "--steps", "2", "--device", "cpu"]) == 0
+    tokenizer = load_tokenizer(tmp_path / "run")
+    assert isinstance(tokenizer, CharacterTokenizer)
+    assert {*notes.read_text()} <= tokenizer.vocab.keys()
+    capsys.readouterr()
+    assert (
+        main(["sample", "--model", str(tmp_path / "run"), "--prompt", "7 is", "--tokens", "3", "--device", "cpu"]) == 0
+    )
+    assert capsys.readouterr().out.startswith("7 is")
 
 
 def test_a_text_of_single_tokens_is_refused_before_training(

@@ -55,9 +55,10 @@ def parser() -> argparse.ArgumentParser:
     add("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: less of what was said already")
     add("--seed", type=seed, help="the same seed gives the same text")
 
-    about = """Learn a tokenizer from texts, and with it a model that predicts each next token. A bar shows the loss,
-    in nats a token. In the folder are then model.safetensors, config.json and tokenizer.json for `sample`, `chat`
-    and `eval`, a checkpoint for --resume, log.jsonl with the measures over time, and run.json with these settings."""
+    about = """Learn a tokenizer from texts, and with it a model that predicts each next token: byte-level BPE, or
+    characters with the preset nano-shakespeare. A bar shows the loss, in nats a token. In the folder are then
+    model.safetensors, config.json and tokenizer.json for `sample`, `chat` and `eval`, a checkpoint for --resume,
+    log.jsonl with the measures over time, and run.json with these settings."""
     add = commands.add_parser(
         "train", parents=[place], help="pretrain a model on stories or other texts", description=about
     ).add_argument

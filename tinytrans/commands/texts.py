@@ -8,9 +8,10 @@ from typing import TextIO
 
 from tinytrans.data import TEXTS, load
 from tinytrans.data.chat import SPECIAL_TOKENS
-from tinytrans.tokenizers import BPETokenizer
+from tinytrans.tokenizers import BPETokenizer, CharacterTokenizer, Tokenizer
 
 PIECE = 600  # characters of a user's file that make one text: about 200 tokens
+BYTES = 256  # each of them is a token of byte-level BPE
 FEWEST = 20  # pieces from which something can be learnt
 
 
@@ -49,6 +50,13 @@ def standard_input() -> TextIO:
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     return sys.stdin
+
+
+def tokenizer_for(texts: list[str], vocab_size: int) -> Tokenizer:
+    """What a preset of that vocabulary reads: byte-level BPE, or, where there is no room for all bytes, characters."""
+    if vocab_size < BYTES + len(SPECIAL_TOKENS):
+        return CharacterTokenizer.train(texts, special_tokens=SPECIAL_TOKENS)
+    return train_tokenizer(texts, vocab_size)
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> BPETokenizer:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tinytrans import device
 from tinytrans.commands.options import DEFAULTS
-from tinytrans.commands.texts import place_of, read_texts, train_tokenizer
+from tinytrans.commands.texts import place_of, read_texts, tokenizer_for
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import Batch, PaddedBatches, pad
 from tinytrans.files import write_whole
@@ -98,8 +98,9 @@ def begin(out: Path, texts: list[str], vocab_size: int) -> Tokenizer:
     """The run's tokenizer; a new run's folder gets it first, by the first process while others wait."""
     ranks.gather(None)  # all have seen whether there is a run already
     if ranks.rank() == 0 and not (out / "run.json").exists():
+        learnt = tokenizer_for(texts, vocab_size)
         out.mkdir(parents=True, exist_ok=True)
-        train_tokenizer(texts, vocab_size).save(out / "tokenizer.json")
+        learnt.save(out / "tokenizer.json")
     ranks.gather(None)
     return load_tokenizer(out)
 
