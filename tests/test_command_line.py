@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tinytrans import checkpoints
 from tinytrans.__main__ import main
 from tinytrans.commands.options import TRAINED
 from tinytrans.commands.texts import read_pieces, read_texts
-from tinytrans.commands.train import how_to_go_on
+from tinytrans.commands.train import how_to_go_on, rows_of
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import Batch, PaddedBatches
 from tinytrans.models.gpt import GPT
@@ -160,7 +161,7 @@ def test_two_processes_train_one_model(trained: Path, notes: Path, tmp_path: Pat
     assert {path.name for path in out.iterdir()} == {path.name for path in trained.iterdir()}
     state = load(out / "checkpoint.safetensors")
     assert len(state["chances"]) == 2
-    documents = load_tokenizer(out).encode_batch(read_texts(str(notes))[0])
+    documents = rows_of(load_tokenizer(out), read_texts(str(notes))[0], TINY.max_len)
     drawn = PaddedBatches(documents, 12, max_len=TINY.max_len)
     sizes = [int((drawn[i].targets >= 0).sum()) for i in range(6)]
     assert state["history"]["tokens"].tolist() == [sizes[0] + sizes[1], sizes[2] + sizes[3], sizes[4] + sizes[5]]
@@ -485,6 +486,16 @@ def test_a_preset_without_room_for_bytes_reads_characters(
         main(["sample", "--model", str(tmp_path / "run"), "--prompt", "7 is", "--tokens", "3", "--device", "cpu"]) == 0
     )
     assert capsys.readouterr().out.startswith("7 is")
+
+
+@pytest.mark.parametrize("max_len", [1, 5, 64, 1000])
+def test_no_token_of_a_long_text_is_lost(max_len: int, notes: Path, trained: Path) -> None:
+    """Cut to what the model reads, texts ask once for each of their tokens but the first, in its place."""
+    tokenizer, texts = load_tokenizer(trained), [*read_texts(str(notes))[0][:5], "7", ""]
+    rows = rows_of(tokenizer, texts, max_len)
+    assert max(map(len, rows)) <= max_len + 1
+    wanted = [pair for ids in tokenizer.encode_batch(texts) for pair in pairwise(ids)]
+    assert [pair for row in rows for pair in pairwise(row)] == wanted
 
 
 def test_a_text_of_single_tokens_is_refused_before_training(

@@ -60,7 +60,7 @@ def train(args: argparse.Namespace, place: Any, speaks: bool) -> int:
     if len(texts) < B:
         raise ValueError(f"{settings['data']} makes {len(texts)} texts, which do not fill one --batch of {B}")
     tokenizer = begin(out, texts, preset.vocab_size)
-    batches = PaddedBatches(followed(tokenizer, texts), B, max_len=max_len, seed=settings["seed"])
+    batches = PaddedBatches(rows_of(tokenizer, texts, max_len), B, max_len=max_len, seed=settings["seed"])
     validation = held_out_batches(tokenizer, held_out, B, max_len)
     write_settings(out, settings)
     device.seed(settings["seed"])
@@ -111,18 +111,22 @@ def write_settings(out: Path, settings: dict[str, Any]) -> None:
         write_whole(out / "run.json", json.dumps(settings, indent=2) + "\n")
 
 
-def followed(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Texts as ids, those left out in which no token follows another; raises ValueError where no other is left."""
-    ids = [row for row in tokenizer.encode_batch(texts) if len(row) > 1]
-    if not ids:
+def rows_of(tokenizer: Tokenizer, texts: list[str], max_len: int) -> list[list[int]]:
+    """Texts as ids, in rows of max_len + 1 at most: every id that follows another is once a target.
+
+    Raises ValueError where none does.
+    """
+    ids = tokenizer.encode_batch(texts)
+    rows = [row[start : start + max_len + 1] for row in ids for start in range(0, len(row) - 1, max_len)]
+    if not rows:
         raise ValueError(f"in none of {len(texts)} texts a token follows another")
-    return ids
+    return rows
 
 
 def held_out_batches(tokenizer: Tokenizer, texts: list[str], B: int, max_len: int) -> list[Batch]:
     """Texts as batches for `evaluate`."""
-    ids = followed(tokenizer, texts)
-    return [pad(ids[i : i + B], max_len=max_len) for i in range(0, len(ids), B)]
+    rows = rows_of(tokenizer, texts, max_len)
+    return [pad(rows[i : i + B], max_len=max_len) for i in range(0, len(rows), B)]
 
 
 def run_settings(args: argparse.Namespace, file: Path) -> dict[str, Any]:
