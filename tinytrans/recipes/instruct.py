@@ -48,7 +48,7 @@ def sft(run: Run) -> Report:
 
 
 def lora(run: Run) -> Report:
-    """The same tuning of a tenth of the weights: corrections of rank 8 beside every matrix of the blocks."""
+    """The same tuning of corrections of rank 8 beside every matrix of the blocks: one weight for sixteen."""
     model, tokenizer = load_base(run, BASE)
     with_lora(model, rank=8, targets=("qkv", "out", "up", "down"), generator=run.generator())
     report = against_full(run, "LoRA", model, tokenizer, lr=LORA)
