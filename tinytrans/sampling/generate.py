@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
+from operator import index
 from typing import Any, Protocol
 
 import torch
@@ -36,16 +37,23 @@ class LanguageModel(Protocol):
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Prompts of any lengths -> ids (B, T), the ends of all in the last column, and how many of each are padding (B,).
 
+    Raises ValueError for no prompts, for what is no list of ids, and where one is empty: nothing can go on from it.
+
     >>> pad_left([[5, 6, 7], [8]])
     (tensor([[5, 6, 7],
             [0, 0, 8]]), tensor([0, 2]))
     """
-    if not prompts:
+    if len(prompts) == 0:
         raise ValueError("there are no prompts to pad")
-    T = max(len(prompt) for prompt in prompts)
-    pads = [T - len(prompt) for prompt in prompts]
-    rows = [[pad_id] * n + list(prompt) for n, prompt in zip(pads, prompts, strict=True)]
-    return torch.tensor(rows), torch.tensor(pads)
+    try:
+        ids = [[index(i) for i in prompt] for prompt in prompts]
+    except TypeError as error:
+        raise ValueError(f"prompts are lists of ids, not {prompts!r:.60}") from error
+    if empty := [b for b, prompt in enumerate(ids) if not prompt]:
+        raise ValueError(f"prompt {empty[0]} is empty: a model goes on from at least one token")
+    T = max(map(len, ids))
+    pads = [T - len(prompt) for prompt in ids]
+    return torch.tensor([[pad_id] * n + prompt for n, prompt in zip(pads, ids, strict=True)]), torch.tensor(pads)
 
 
 def greedy_step(ids: Tensor, logits: Tensor, stop: int | None = None) -> Tensor:
