@@ -37,7 +37,7 @@ class LanguageModel(Protocol):
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Prompts of any lengths -> ids (B, T), the ends of all in the last column, and how many of each are padding (B,).
 
-    Raises ValueError for no prompts, for what is no list of ids, and where one is empty: nothing can go on from it.
+    Raises ValueError for no prompts, and for what is no list of ids.
 
     >>> pad_left([[5, 6, 7], [8]])
     (tensor([[5, 6, 7],
@@ -49,11 +49,10 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor,
         ids = [[index(i) for i in prompt] for prompt in prompts]
     except TypeError as error:
         raise ValueError(f"prompts are lists of ids, not {prompts!r:.60}") from error
-    if empty := [b for b, prompt in enumerate(ids) if not prompt]:
-        raise ValueError(f"prompt {empty[0]} is empty: a model goes on from at least one token")
     T = max(map(len, ids))
     pads = [T - len(prompt) for prompt in ids]
-    return torch.tensor([[pad_id] * n + prompt for n, prompt in zip(pads, ids, strict=True)]), torch.tensor(pads)
+    rows = [[pad_id] * n + prompt for n, prompt in zip(pads, ids, strict=True)]
+    return torch.tensor(rows, dtype=torch.long), torch.tensor(pads)
 
 
 def greedy_step(ids: Tensor, logits: Tensor, stop: int | None = None) -> Tensor:
