@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinytrans.config import GPTConfig
 from tinytrans.data.batches import (
     IGNORED,
     Batch,
@@ -22,6 +25,8 @@ from tinytrans.data.batches import (
     pad,
     windows,
 )
+from tinytrans.models.gpt import GPT
+from tinytrans.training.pretrain import language_model_loss
 
 DOCUMENTS = [[100 * i + j for j in range(2 + i * 7 % 11)] for i in range(1, 24)]
 STREAMS = {
@@ -85,6 +90,61 @@ def test_packed_documents_do_not_see_each_other(documents: list[list[int]]):
             assert torch.equal(mask[r, here], alone)
         assert (targets[r, start:] == IGNORED).all()
     assert mask.any(dim=-1).all()  # no row of the mask is empty: softmax of nothing is NaN
+
+
+@given(documents, st.integers(1, 12), st.randoms(use_true_random=False))
+def test_only_what_is_learned_is_asked_for(documents: list[list[int]], T: int, chance: random.Random):
+    """With `learned`, padded or packed, exactly the learned ids are targets; everything else is as without it."""
+    learned = [[chance.random() < 0.5 for _ in ids] for ids in documents]
+    rows = pack(documents, T)
+    both = [
+        (pad(documents, max_len=T), pad(documents, max_len=T, learned=learned)),
+        (
+            packed([[documents[i] for i in row] for row in rows], T),
+            packed(
+                [[documents[i] for i in row] for row in rows], T, learned=[[learned[i] for i in row] for row in rows]
+            ),
+        ),
+    ]
+    wanted = sorted(
+        token
+        for ids, these in zip(documents, learned, strict=True)
+        for token, true in zip(ids[1 : T + 1], these[1 : T + 1], strict=True)
+        if true
+    )
+    for plain, some in both:
+        asked = some.targets != IGNORED
+        assert sorted(some.targets[asked].tolist()) == wanted
+        assert torch.equal(some.targets[asked], plain.targets[asked])
+        assert torch.equal(some.ids, plain.ids)
+        for one, other in ((some.mask, plain.mask), (some.positions, plain.positions)):
+            assert other is None or torch.equal(one, other)
+
+
+def test_packed_dialogues_teach_what_they_teach_alone():
+    """The loss of packed rows of which the answers are learned is that of the same dialogues one by one."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=20, n_layers=2, d_model=16, n_heads=2, max_len=24)).eval()
+    documents = [[1, 5, 6, 2, 7, 8, 3], [1, 9, 2, 4, 3], [1, 5, 5, 5, 2, 6, 3, 1, 7, 2, 8, 3]]
+    learned = [[False] * 4 + [True] * 3, [False] * 3 + [True] * 2, [i in (5, 6, 10, 11) for i in range(12)]]
+    alone = [
+        language_model_loss(model, pad([ids], learned=[these])) for ids, these in zip(documents, learned, strict=True)
+    ]
+    [batch] = [PackedBatches(documents, 24, 1, learned=learned)[0]]
+    total, count = language_model_loss(model, batch)
+    assert count == 9 == sum(number for _, number in alone)
+    assert total.item() == pytest.approx(sum(part.item() for part, _ in alone), rel=1e-5)
+    padded = PaddedBatches(documents, 3, learned=learned)[0]
+    assert language_model_loss(model, padded)[0].item() == pytest.approx(total.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [partial(PaddedBatches, batch_size=1), partial(PackedBatches, T=8, batch_size=1), pad])
+def test_what_is_learned_is_told_of_every_id(make: Callable):
+    """`learned` of another length raises ValueError, which names the document and both lengths."""
+    with pytest.raises(ValueError, match="learned tells of 1 documents, and there are 2"):
+        make([[1, 2], [3, 4]], learned=[[True, True]])
+    with pytest.raises(ValueError, match="learned tells of 3 ids of document 1, which has 2"):
+        make([[1, 2], [3, 4]], learned=[[True, True], [True] * 3])
 
 
 def test_windows_are_pieces_of_the_text():

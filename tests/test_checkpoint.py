@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim import RMSprop
 
 from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
@@ -121,6 +123,29 @@ def test_a_foreign_file_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("protocol", [None, 4, 5])
+def test_a_pickle_is_not_opened(protocol: int | None, tmp_path: Path) -> None:
+    """What `torch.save` or `pickle.dump` wrote is named as that, and nothing in it is run."""
+    state = {"harm": Harm(tmp_path / "harm"), "weights": torch.ones(3)}
+    if protocol is None:
+        torch.save(state, tmp_path / "c")
+    else:
+        (tmp_path / "c").write_bytes(pickle.dumps(state, protocol))
+    with pytest.raises(CheckpointError, match="c is not a whole safetensors file, but a pickle, which is not opened"):
+        load(tmp_path / "c")
+    assert not (tmp_path / "harm").exists()
+
+
+class Harm:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
 TREES = ("", "{", "5", "[]", "{}", '{"tensor": "zz"}', '{"dict": 5}', '{"dict": [["k"]]}', '{"foo": [1]}', "[" * 50_000)
 
 
@@ -152,6 +177,8 @@ def test_another_models_weights_change_nothing() -> None:
         load_weights(model, other, "run")
     with pytest.raises(CheckpointError, match=r"1\.bias is missing there and \(2,\) here"):
         load_weights(model, {name: weight for name, weight in before.items() if name != "1.bias"}, "run")
+    with pytest.raises(CheckpointError, match=r"0\.bias is float16 there and float32 here"):
+        load_weights(model, before | {"0.bias": before["0.bias"].half()}, "run")
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
@@ -194,8 +221,15 @@ def test_another_runs_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is of no run of fit: it lacks chances, history, model, optimizer"):
         fit(model, steps=2, optimizer=adamw(model, 0.1), checkpoint=tmp_path / "c", resume=True, **options)
     fit(model, steps=1, optimizer=adamw(model, 0.1), checkpoint=tmp_path / "run", **options)
+    before = (tmp_path / "run").read_bytes()
     with pytest.raises(CheckpointError, match="is of another optimiser than this Optimizers"):
         fit(model, steps=2, optimizer=muon(model, 0.1, 0.1), checkpoint=tmp_path / "run", resume=True, **options)
+    groups = [{"params": group["params"]} for group in adamw(model, 0.1).param_groups]
+    with pytest.raises(CheckpointError, match="another optimiser than this RMSprop: it has no alpha"):
+        fit(model, steps=2, optimizer=RMSprop(groups), checkpoint=tmp_path / "run", resume=True, **options)
+    with pytest.raises(CheckpointError, match=r"another model: 0\.bias is float32 there and float64 here"):
+        fit(model.double(), steps=2, optimizer=adamw(model, 1), checkpoint=tmp_path / "run", resume=True, **options)
+    assert (tmp_path / "run").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -203,7 +237,9 @@ def test_another_runs_checkpoint_is_named(tmp_path: Path) -> None:
     [
         ("history", {}, "holds no history"),
         ("history", 5, "holds no history"),
+        ("history", {"losses": torch.ones(2), "tokens": torch.ones(1), "records": []}, "holds no history: .*2 losses"),
         ("rates", ["fast"], "holds no history: ValueError .*'fast'"),
+        ("rates", [0.1], "is of another optimiser than this AdamW: it has 1 learning rates for 2 groups"),
         ("model", 5, "holds no tensors by name, but a int"),
         ("model", {"0.weight": 5}, "holds no tensors by name"),
         ("optimizer", 5, "is of another optimiser than this AdamW"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +20,7 @@ import torch
 from tinytrans import checkpoints
 from tinytrans.__main__ import main
 from tinytrans.commands.options import TRAINED
-from tinytrans.commands.texts import read_texts
+from tinytrans.commands.texts import read_pieces, read_texts
 from tinytrans.config import PRESETS, GPTConfig
 from tinytrans.data.batches import Batch, PaddedBatches
 from tinytrans.models.gpt import GPT
@@ -61,7 +64,7 @@ def trained(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_needs_no_torch() -> None:
     """The help of every command is there without torch being imported."""
-    code = "import sys; import tinytrans.__main__ as t; print(t.parser().format_help()); print('torch' in sys.modules)"
+    code = "import sys, tinytrans.__main__ as t\ntry: t.main(['--help'])\nfinally: print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown.endswith("False\n")
     assert all(word in shown for word in ("train", "sample", "chat", "eval", "params", "tokenize", "--resume"))
@@ -75,7 +78,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
     assert ended.value.code == 0
-    assert f"usage: tinytrans {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"usage: tinytrans {command}" in shown
+    assert command != "params" or all(f"  {name} " in shown for name in PRESETS)
 
 
 def test_a_run_leaves_all_that_is_needed(trained: Path) -> None:
@@ -322,7 +327,7 @@ MISTAKES = {
     "chat --model nowhere": "no saved model in 'nowhere'",
     "eval --model nowhere": "no saved model in 'nowhere'",
     "eval --model {trained} --data tails": "no data set and no file '",
-    "eval --model {trained} --data {empty}": "0 batches hold no target",
+    "eval --model {trained} --data {empty}": "in none of 0 texts a token follows another",
     "train --out {new} --data {bytes}": "is no text in UTF-8: invalid start byte at byte 0",
     "sample --model nowhere": "no saved model in 'nowhere'",
     "sample --model {trained} --prompt=": "the prompt is empty",
@@ -333,6 +338,7 @@ MISTAKES = {
     "train --out {trained} --resume --seed 7": "has --seed 0, not 7: leave it out",
     "train --out {new} --resume": "no run to resume in",
     "train --out {new} --data tails": "no data set and no file '",
+    "train --out {new} --data {notes} --batch 99999": " texts, which do not fill one --batch of 99999",
     "train --out {new} --data {short}": "too few to learn from: 12,000 is the least",
     "tokenize show --tokenizer nowhere.json x": "nowhere.json",
     "tokenize train --out {new} --data {short} --vocab-size 100": "too few",
@@ -341,20 +347,20 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("command", "reason"), MISTAKES.items())
 def test_a_mistake_costs_one_line(
-    command: str, reason: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, reason: str, trained: Path, notes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A user's mistake ends with 1 and one line that names it, and nothing is written."""
+    """A user's mistake ends with 1 and one line that names it; nothing is written, and nothing was said before."""
     (tmp_path / "short.txt").write_text("too short")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     places = {f"{{{name}}}": tmp_path / f"{name}.txt" for name in ("short", "empty", "bytes")}
-    places |= {"{trained}": trained, "{new}": tmp_path / "new"}
+    places |= {"{trained}": trained, "{notes}": notes, "{new}": tmp_path / "new"}
     before = {path: path.read_bytes() for path in trained.iterdir()}
     for name, path in places.items():
         command = command.replace(name, str(path))
     assert main(command.split()) == 1
     said, error = capsys.readouterr()
-    assert command.split()[0] != "sample" or not said  # no prompt before the mistake is told
+    assert said == ""
     assert reason in error
     assert error.count("\n") == 1
     assert error.startswith(f"tinytrans {command.split()[0]}: ")
@@ -362,21 +368,142 @@ def test_a_mistake_costs_one_line(
     assert {path: path.read_bytes() for path in trained.iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "",
-        "train",
-        "train --out x --steps 0",
-        "params gpt9",
-        "sample --model x --top-k 0",
-        f"sample --model x --seed {2**70}",
-        "train --out x --seed -1",
-    ],
-)
-def test_what_is_mistyped_exits_with_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """argparse answers a missing or impossible option with the usage and 2."""
+MISTYPED = {
+    "": "required",
+    "train": "required: --out",
+    "train --out x --steps 0": "--steps: 0 is not positive",
+    "train --out x --seed -1": "--seed: -1 does not lie in 0 ... 4294967295",
+    "sample --model x --seed 1180591620717411303424": "--seed: 1180591620717411303424 does not lie in 0 ... 4294967295",
+    "sample --model x --top-k 0": "--top-k: 0 is not positive",
+    "params gpt9": "no 'gpt9'; did you mean gpt2? There are ",
+    "params vit-b": "no 'vit-b'; did you mean vit-b-16",
+    "params zebra": "no 'zebra'; There are bert-base, ",
+    "train --out x --preset bert-base": "no 'bert-base'; ",
+}
+
+
+@pytest.mark.parametrize(("command", "reason"), MISTYPED.items())
+def test_what_is_mistyped_exits_with_2(command: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing or impossible option gets the usage, its own name, perhaps the name that was meant, and 2."""
     with pytest.raises(SystemExit) as ended:
         main(command.split())
     assert ended.value.code == 2
-    assert "usage: tinytrans" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "usage: tinytrans" in error
+    assert reason in error
+
+
+def test_a_run_that_was_stopped_at_its_end_is_finished(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever says after Ctrl-C that these steps are enough gets the model, and what it costs on held-out texts."""
+    draw = PaddedBatches.__getitem__
+
+    def interrupted(batches: PaddedBatches, step: int) -> Batch:
+        if step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return draw(batches, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PaddedBatches, "__getitem__", interrupted)
+        assert train(tmp_path / "run") == 130
+    capsys.readouterr()
+    assert train(tmp_path / "run", "--resume", "--steps", "6") == 0
+    assert "validation loss " in capsys.readouterr().out
+    assert GPT.from_pretrained(tmp_path / "run").config.d_model == TINY.d_model
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("texts.train_tokenizer", "stopped before the run began: the same command starts it"),
+        ("PaddedBatches", "stopped before the run began: the same command starts it"),
+        ("pretrain", "stopped; go on with: tinytrans train --resume --out "),
+    ],
+)
+def test_ctrl_c_at_any_moment_says_how_to_go_on(
+    moment: str,
+    words: str,
+    train: Train,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where Ctrl-C breaks in before or beside a step, 130, what to type, and nothing that is in the way of it."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tinytrans.commands.train.{moment.split('.')[-1]}", stop)
+        assert train(tmp_path / "run") == 130
+    error = capsys.readouterr().err
+    assert words in error
+    assert train(tmp_path / "run", *(["--resume"] if "--resume" in error else [])) == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_ctrl_c_while_packages_come_in_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that catches everything while it is imported does not keep a command from being stopped."""
+
+    def greedy(name: str) -> object:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("tinytrans.__main__.import_module", greedy)
+    assert main(["params", "tales"]) == 130
+
+
+def test_a_text_of_single_tokens_is_refused_before_training(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no token follows another there is nothing to learn: no run begins that could not go on."""
+    (tmp_path / "same.txt").write_text("a" * 13_000)
+    assert train(tmp_path / "run", "--data", str(tmp_path / "same.txt")) == 1
+    assert "a token follows another" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("command", ["chat --model {trained}", "tokenize show --tokenizer {trained}"])
+def test_a_closed_input_is_named(
+    command: str, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a shell has closed standard input (`<&-`) there is one line, no traceback."""
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(command.format(trained=trained).split()) == 1
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_can_be_typed(trained: Path) -> None:
+    """What is no UTF-8 comes in as U+FFFD, in whatever locale; a chat goes on."""
+    for locale in ("C", "C.UTF-8"):
+        command = [sys.executable, "-m", "tinytrans", "tokenize", "show", "--tokenizer", str(trained)]
+        environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        done = subprocess.run(command, cwd=ROOT, input=b"7\xff", capture_output=True, check=True, env=environment)
+        assert done.stderr == b"4 tokens for 2 characters\n"
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_a_file_from_another_system_is_the_same_text(bom: str, tmp_path: Path) -> None:
+    """CRLF and a mark at the file's beginning are no part of its text."""
+    text = "one line\nand another\n"
+    (tmp_path / "theirs.txt").write_bytes((bom + text.replace("\n", "\r\n")).encode())
+    assert read_pieces(str(tmp_path / "theirs.txt")) == [text]
+
+
+def test_a_reader_may_leave_early() -> None:
+    """`tinytrans params gpt2 | head -1`: no traceback, and 0; on a full disk one line, and 1."""
+    command = [sys.executable, "-m", "tinytrans", "params", "tales"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        assert one.stderr is not None
+        one.stdout.close()
+        assert one.stderr.read() == b""
+        assert one.wait() == 0
+    if Path("/dev/full").exists():
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 1
+        assert done.stderr == b"tinytrans params: [Errno 28] No space left on device\n"

@@ -79,16 +79,27 @@ def test_the_second_time_nothing_is_parsed(small: Path, cache: Path, monkeypatch
     assert Docs(("numpy",)).digest == first.digest
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "not json\nat all", None])
-def test_a_damaged_cache_is_made_again(small: Path, cache: Path, damage: str | None):
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"not json\nat all", b"\xff\xfe", None])
+def test_a_damaged_cache_is_made_again(small: Path, cache: Path, damage: bytes | None):
     """A cache that is not what its digest says is not believed."""
     first = Docs(("numpy",))
     (file,) = cache.iterdir()
     whole = file.read_text()
-    file.write_text(whole.replace("quick", "slow") if damage is None else damage)
+    file.write_bytes(whole.replace("quick", "slow").encode() if damage is None else damage)
     assert Docs(("numpy",)).digest == first.digest
     assert file.read_text() == whole
     assert [entry.name for entry in cache.iterdir()] == [file.name]
+
+
+def test_without_room_for_a_cache_the_texts_are_there(small: Path, cache: Path):
+    """On a read-only or full disk the documentation is read all the same; a warning says why it takes long again."""
+    first = Docs(("numpy",))
+    (file,) = cache.iterdir()
+    file.unlink()
+    cache.rmdir()
+    cache.write_text("no folder can be made here")
+    with pytest.warns(UserWarning, match="numpy will be read anew the next time: .*File exists"):
+        assert Docs(("numpy",)).digest == first.digest
 
 
 def test_another_version_is_another_cache(small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):

@@ -201,6 +201,20 @@ def test_what_is_here_is_not_fetched_again(url: str, monkeypatch: pytest.MonkeyP
     assert len(Server.asked) == 1
 
 
+def test_what_was_put_there_by_hand_is_checked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the right name that is another one is refused, with both digests, and left to whoever put it there."""
+    monkeypatch.setitem(DOWNLOADS, "mine", source := pinned(f"{url}/whole"))
+    source.file.parent.mkdir(parents=True)
+    source.file.write_bytes(CONTENT[:-1])
+    for download in (False, True):
+        with pytest.raises(ValueError, match=f"is not the file of {url}/whole: SHA-256 .*want {source.sha256}"):
+            fetch("mine", download=download)
+    assert source.file.read_bytes() == CONTENT[:-1]
+    source.file.write_bytes(CONTENT)
+    assert fetch("mine") == source.file
+    assert Server.asked == []
+
+
 def test_every_download_is_pinned() -> None:
     """Each is fetched by https, with a size, a whole SHA-256 and a licence, and git hosts by a commit, not a branch."""
     for name, source in DOWNLOADS.items():

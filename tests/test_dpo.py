@@ -134,8 +134,8 @@ def test_trl_agrees() -> None:
         trainer = pytest.importorskip("trl.experimental.cpo.cpo_trainer").CPOTrainer
     c, r, ref_c, ref_r = draws(4)
 
-    def theirs(loss_type: str, chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
-        options = {"alpha": 0.0, "label_smoothing": 0.0, "simpo_gamma": 0.5, "beta": beta, "loss_type": loss_type}
+    def theirs(loss_type: str, chosen: Tensor, rejected: Tensor, beta: float = 0.1, wrong: float = 0.0) -> Tensor:
+        options = {"alpha": 0.0, "label_smoothing": wrong, "simpo_gamma": 0.5, "beta": beta, "loss_type": loss_type}
         stub = SimpleNamespace(accelerator=SimpleNamespace(device="cpu"), **options)
         return trainer.cpo_loss(stub, chosen, rejected)[0].mean()
 
@@ -143,3 +143,5 @@ def test_trl_agrees() -> None:
     torch.testing.assert_close(ipo_loss(c, r, ref_c, ref_r), theirs("ipo", c - ref_c, r - ref_r))
     torch.testing.assert_close(simpo_loss(c, r, beta=2.0), theirs("simpo", c, r, beta=2.0))
     torch.testing.assert_close(dpo_loss(CHOSEN, REJECTED, ZERO, ZERO), theirs("sigmoid", CHOSEN, REJECTED))
+    noisy = 0.8 * dpo_loss(c, r, ref_c, ref_r) + 0.2 * dpo_loss(r, c, ref_r, ref_c)
+    torch.testing.assert_close(noisy, theirs("sigmoid", c - ref_c, r - ref_r, wrong=0.2))

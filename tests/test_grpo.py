@@ -111,6 +111,10 @@ def test_what_stands_in_the_padding_is_no_matter() -> None:
     gradients = torch.autograd.grad(other, (new, old, ref), allow_unused=True)
     assert gradients[0].masked_fill(MASK, 0).abs().max() == 0
     assert gradients[1:] == (None, None)
+    new = torch.where(MASK, new.detach(), math.nan).requires_grad_()
+    assert torch.equal(grpo_loss(new, old, advantages, MASK, ref_logprobs=ref, beta=0.1), loss)
+    (again,) = torch.autograd.grad(grpo_loss(new, old, advantages, MASK, ref_logprobs=ref, beta=0.1), new)
+    assert torch.equal(again, gradients[0])
 
 
 def test_gradient() -> None:
@@ -130,6 +134,8 @@ def test_arguments_are_used_or_refused() -> None:
         grpo_loss(x, x, advantages, MASK, ref_logprobs=x)
     with pytest.raises(ValueError, match=r"one advantage a row, not \(3, 4\)"):
         grpo_loss(x, x, x, MASK)
+    with pytest.raises(ValueError, match=r"mask \(3, 4\) and ref_logprobs \(3, 1\)"):
+        grpo_loss(x, x, advantages, MASK, ref_logprobs=x[:, :1], beta=0.1)
 
 
 @pytest.mark.oracle

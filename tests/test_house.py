@@ -26,15 +26,14 @@ MAY_IMPORT = {
     "tinytrans.commands.options": {"tinytrans.__version__", "tinytrans.config", "tinytrans.data"},  # no torch for help
     "tinytrans.config": set(),
     "tinytrans.files": set(),  # anybody may write a file whole
+    "tinytrans.interrupt": set(),
     "tinytrans.device": set(),
     "tinytrans.tokenizers": set(),
     "tinytrans.nn": set(),
     "tinytrans.data": {"tinytrans.tokenizers"},
     "tinytrans.models": {"tinytrans.nn", "tinytrans.config", "tinytrans.device"},
     "tinytrans.sampling": {"tinytrans.nn.cache"},
-    "tinytrans.training": {"tinytrans.device"},
-    "tinytrans.training.ppo": {"tinytrans.device", "tinytrans.sampling"},
-    "tinytrans.training.grpo": {"tinytrans.device", "tinytrans.sampling"},
+    "tinytrans.training": {"tinytrans.device", "tinytrans.interrupt"},
     "tinytrans.adapters": set(),
     "tinytrans.checkpoints": {"tinytrans.models", "tinytrans.tokenizers"},
     "tinytrans.recipes": {"tinytrans"},  # where models, data and training meet
@@ -51,6 +50,7 @@ OUTSIDE = {
     "tinytrans": LIBRARY,
     "tinytrans.config": set(),
     "tinytrans.files": set(),
+    "tinytrans.interrupt": set(),
     "tinytrans.device": {"torch"},
     "tinytrans.nn": {"torch"},
     "tinytrans.models.convert": LIBRARY | {"transformers"},  # whose models it makes

@@ -159,13 +159,14 @@ def test_compiled_is_only_the_run() -> None:
     assert seen == [False]
 
 
-def test_accumulation_weighs_by_tokens() -> None:
-    """The gradient over batches of 3, 9 and 0 tokens is that of one batch of 12, not the mean of three means."""
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_accumulation_weighs_by_tokens(order: tuple[int, ...]) -> None:
+    """The gradient over batches of 3, 9 and 0 tokens is that of one batch of 12, whichever of them comes first."""
     model = build()
     ids, targets = batch(0, length=12)
     empty = (ids[:, :2], torch.full((3, 2), -100))
     parts = [(ids[:, :1], targets[:, :1]), (ids[:, 1:4], targets[:, 1:4]), empty]
-    loss, count = gradient(model, parts, total)
+    loss, count = gradient(model, [parts[i] for i in order], total)
     whole = mean(model, (ids[:, :4], targets[:, :4]))
     assert (loss.item(), count.item()) == (pytest.approx(whole.item()), 12)
     for weight, expected in zip(model.parameters(), torch.autograd.grad(whole, list(model.parameters())), strict=True):
@@ -419,6 +420,22 @@ def test_a_record_tells_the_mean_since_the_last() -> None:
     assert history.column("tokens")[-1] == sum(history.tokens) == 3 * (1 + 2 + 3) * 3 + 3
     assert history.column("lr") == pytest.approx([0.01 / 4, 0.01 / 8, 0.01 / 10])
     assert history.column("seconds") == sorted(history.column("seconds"))
+
+
+def test_what_an_evaluation_finds_is_numbers(tmp_path: Path) -> None:
+    """A tensor of one number will do as well as a number: record, log and checkpoint hold floats."""
+    options = {"evaluate": lambda _: {"right": torch.tensor(0.5), "texts": 3}, "log": tmp_path / "log.jsonl"}
+    _, history = run(2, checkpoint=tmp_path / "c", **options)
+    assert [history.column(name) for name in ("right", "texts")] == [[0.5], [3.0]]
+    assert read_records(tmp_path / "log.jsonl") == history.records == load(tmp_path / "c")["history"]["records"]
+
+
+def test_a_log_that_cannot_be_written_is_named_at_once(tmp_path: Path) -> None:
+    """Not after the first steps, which would be lost."""
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path, tmp_path / "file" / "log.jsonl"):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            run(2, batches=lambda _: pytest.fail("a step"), log=path)
 
 
 def test_a_torn_log_line_costs_only_itself(tmp_path: Path) -> None:

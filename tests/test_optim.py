@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import pytest
@@ -192,6 +193,27 @@ def test_batched_muon_is_muon_one_matrix_after_the_other() -> None:
         optimizer.step()
         for name, weight in weights.items():
             torch.testing.assert_close(weight.detach(), plain[name])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["get_cosine_schedule_with_warmup", "get_wsd_schedule"])
+def test_hugging_face_has_the_same_schedules(name: str) -> None:
+    """Their factors are ours, from the end of the warm-up on; within it theirs lag a step, for they begin at 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers and what it imports warn of their own deprecations
+        theirs = getattr(pytest.importorskip("transformers"), name)
+    ours = partial(wsd, decay=30) if "wsd" in name else warmup_cosine
+    options = {"num_decay_steps": 30, "decay_type": "linear"} if "wsd" in name else {}
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = theirs(optimizer, num_warmup_steps=10, num_training_steps=100, **options)
+    factors = []
+    for _ in range(101):
+        factors.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    mine = [ours(step, warmup=10, total=100) for step in range(101)]
+    assert mine[:10] == pytest.approx(factors[1:11])
+    assert mine[10:] == pytest.approx(factors[10:], abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 6), (6, 16), (5, 4), (1, 4), (4, 1)])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tinytrans.training.logprobs import masked_mean
 from tinytrans.training.ppo import (
+    adapted_beta,
     clip_fraction,
     clipped_policy_loss,
     clipped_value_loss,
@@ -73,6 +74,14 @@ def test_what_stands_in_the_padding_is_no_matter() -> None:
     (gradient,) = torch.autograd.grad(clipped_policy_loss(new, wild, other, MASK), new)
     assert torch.equal(gradient.masked_fill(MASK, 0), torch.zeros(3, 5, dtype=torch.float64))
     nan = torch.where(MASK, old, math.nan)
+    unknown = torch.where(MASK, new.detach(), math.nan).requires_grad_()
+    assert torch.equal(clipped_policy_loss(unknown, nan, nan, MASK), clipped_policy_loss(new, old, old, MASK))
+    (again,) = torch.autograd.grad(clipped_policy_loss(unknown, wild, other, MASK), unknown)
+    assert torch.equal(again, gradient)
+    values = torch.where(MASK, new.detach(), math.nan).requires_grad_()
+    loss = clipped_value_loss(values, nan, nan, MASK)
+    assert loss == clipped_value_loss(new, old, old, MASK)
+    assert torch.autograd.grad(loss, values)[0][~MASK].eq(0).all()
     for function in (lambda x: gae(other, x, MASK)[0], lambda x: gae(x, other, MASK)[1], lambda x: whiten(x, MASK)):
         assert torch.equal(function(nan), function(old))
 
@@ -178,6 +187,16 @@ def test_whitened_values() -> None:
     assert whiten(torch.full((3, 5), 0.1), MASK).abs().max() < 1e-3
 
 
+def test_the_penalty_follows_the_distance() -> None:
+    """At its target beta stays, beyond it grows, below it shrinks, by 2 % at most; no target of 0 or less."""
+    assert adapted_beta(0.05, 6.0, target=6.0) == 0.05
+    assert adapted_beta(0.05, 6.6, target=6.0) == pytest.approx(0.05 * 1.01)
+    assert adapted_beta(0.05, -100.0, target=6.0) == pytest.approx(0.05 * 0.98)
+    assert adapted_beta(0.05, 100.0, target=6.0, rate=0.5) == pytest.approx(0.05 * 1.1)
+    with pytest.raises(ValueError, match="target 0 is not positive"):
+        adapted_beta(0.05, 1.0, target=0)
+
+
 def test_clip_fraction() -> None:
     """Half of the answers' tokens have left the bounds; padding is not counted."""
     ratio = torch.tensor([[1.3, 0.7, 1.1, 0.9, 5.0]])
@@ -192,3 +211,5 @@ def test_shapes_must_agree() -> None:
         gae(draw(3, 5), draw(3, 1), MASK)
     with pytest.raises(ValueError, match=r"logprobs \(3, 5\) and advantages \(3,\)"):
         clipped_policy_loss(draw(3, 5), draw(3, 5), draw(3), MASK)
+    with pytest.raises(ValueError, match=r"logprobs \(3, 5\) and old_logprobs \(3, 1\)"):
+        clip_fraction(draw(3, 5), draw(3, 1), MASK)

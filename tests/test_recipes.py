@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import signal
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +23,9 @@ from tinytrans.data.tales import Tales, document
 from tinytrans.data.tales_verify import verify
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes import RECIPES, recipe
-from tinytrans.recipes import __main__ as recipes_command
+from tinytrans.recipes import command as recipes_command
 from tinytrans.recipes import tales as tales_recipe
-from tinytrans.recipes.__main__ import main
+from tinytrans.recipes.__main__ import main, parser
 from tinytrans.recipes.answers import LeftPadded, obedience, prompt_ids, sample_answers
 from tinytrans.recipes.instruct import dialogues, load_instructed, with_biases
 from tinytrans.recipes.pairs import dpo_step
@@ -31,6 +36,7 @@ from tinytrans.recipes.tales import load_base, unasked
 from tinytrans.recipes.taste import divergence, gather, is_open, like, prompts, retell, rule, taste
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training.grpo import group_advantages
+from tinytrans.training.loop import gradient, pooled
 from tinytrans.training.pretrain import IGNORED, next_token_loss
 from tinytrans.training.reward import RewardHead
 
@@ -129,6 +135,49 @@ def test_a_recipe_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, capsys: py
         said = capsys.readouterr().err
         assert message in said
         assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dates", "tales"])
+def test_what_ctrl_c_has_stopped_is_not_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in a training ends the recipe: nothing half-trained is measured, or kept for others to start from."""
+    needed = {"sft": ["stories"], "reward": ["stories", "sft"]}.get(name, [])
+    for other in needed:
+        assert main([other, "--quick", "--json", "--out", str(tmp_path)]) == 0
+    files = sorted(tmp_path.rglob("*"))
+    step = gradient
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return step(*args, **options)
+
+    capsys.readouterr()
+    monkeypatch.setattr("tinytrans.training.loop.gradient", interrupted)
+    assert main([name, "--quick", "--json", "--out", str(tmp_path)]) == 130
+    told, error = capsys.readouterr()
+    assert told == ""
+    assert f"tinytrans.recipes {name}: stopped; {tmp_path} keeps what was finished before" in error
+    left = {path.name for path in tmp_path.rglob("*") if path not in files and path.is_file()}
+    assert left <= {"checkpoint.safetensors"}  # from which the next run goes on
+
+
+def test_help_and_mistyped_names_answer_at_once() -> None:
+    """The recipes' help, and the names that were perhaps meant, need no torch."""
+    code = (
+        "import sys; from tinytrans.recipes.__main__ import main\ntry: main({})\nfinally: print('torch' in sys.modules)"
+    )
+    for words, status, said in ((["--help"], 0, "vit "), (["tails"], 2, "no 'tails'; did you mean tales")):
+        done = subprocess.run([sys.executable, "-c", code.format(words)], capture_output=True, text=True, check=False)
+        assert done.returncode == status
+        assert done.stdout.endswith("False\n")
+        assert said in done.stdout + done.stderr
+
+
+def test_the_help_tells_of_every_recipe() -> None:
+    """No recipe is left out of the help."""
+    told = set(re.findall(r"\w+", parser().format_help()))
+    assert set(RECIPES) <= told
 
 
 def test_a_table_has_every_number() -> None:
@@ -319,6 +368,19 @@ def test_what_is_told_beside_is_not_forgotten(run: Run, base: tuple[GPT, Tokeniz
     more = next_token_loss(both.actor(told[0]), told[1])
     loss = ppo_step(both, taught._replace(told=told))
     torch.testing.assert_close(loss, ppo_step(both, taught) + REMINDED * more)
+
+
+def test_parts_of_the_answers_make_the_whole(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:
+    """PPO's loss of five answers is that of its parts, three and two of them, each weighing by its tokens."""
+    judge = RewardHead(GPT(lively.config), lively.config.d_model)
+    torch.nn.init.normal_(judge.head.weight)
+    both = ActorCritic(GPT(lively.config), deepcopy(judge)).eval()
+    taught = foresee(both, judge, say(both.actor, lively, base[1], prompts(run, 5), run, 0))
+    parts = [taught.part(number, 2) for number in range(2)]
+    assert [part.said.stories for part in parts] == [taught.said.stories[::2], taught.said.stories[1::2]]
+    losses = torch.stack([ppo_step(both, part) for part in parts])
+    tokens = torch.stack([part.said.mask.sum() for part in parts])
+    torch.testing.assert_close(pooled(losses, tokens), ppo_step(both, taught))
 
 
 def test_a_story_is_scored_with_its_end(run: Run, base: tuple[GPT, Tokenizer], lively: GPT) -> None:

@@ -5,28 +5,23 @@ A command's file is imported when it is asked for, so that `--help` and a mistyp
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 
-from tinytrans.commands.options import parser
+from tinytrans.commands.outcome import Work, outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command -> 0; 1 after a mistake named in one line; 130 after Ctrl-C. argparse itself exits with 2."""
-    args = parser().parse_args(argv)
-    try:
-        status: int = import_module(f"tinytrans.commands.{args.command}").run(args)
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"tinytrans {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return status
+    return outcome(partial(asked, argv))
+
+
+def asked(argv: Sequence[str] | None) -> tuple[str, Work]:
+    """The words of the command line -> the command's name, and its work."""
+    args = import_module("tinytrans.commands.options").parser().parse_args(argv)
+    return f"tinytrans {args.command}", partial(import_module(f"tinytrans.commands.{args.command}").run, args)
 
 
 if __name__ == "__main__":

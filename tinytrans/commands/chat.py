@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from tinytrans.commands.speech import Speaker
+from tinytrans.commands.texts import standard_input
 from tinytrans.data.chat import ASSISTANT, END, USER, turn
 
 
@@ -45,10 +46,11 @@ def latest(turns: list[list[int]], room: int) -> list[list[int]]:
 
 def spoken() -> Iterator[str]:
     """The lines of standard input, without the white space around them; a person at a terminal is asked for each."""
-    asked = sys.stdin.isatty() and sys.stdout.isatty()
+    lines = standard_input()
+    asked = lines.isatty() and sys.stdout.isatty()
     while True:
         if asked:
             print("> ", end="", flush=True)
-        if not (line := sys.stdin.readline()):
+        if not (line := lines.readline()):
             return
         yield line.strip()

@@ -6,6 +6,9 @@ Nothing here needs torch, so that `--help` and a mistyped option answer at once.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from textwrap import fill
 
 from tinytrans import __version__
 from tinytrans.config import PRESETS, GPTConfig
@@ -60,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     ).add_argument
     add("--out", required=True, metavar="FOLDER", help="where model, tokenizer, checkpoint and log go")
     add("--data", help=sources)
-    add("--preset", choices=shapes, help="the model's shape (default: tales)")
+    add("--preset", type=one_of(shapes), help=f"the model's shape: {', '.join(shapes)} (default: tales)")
     add("--steps", type=positive, help=f"how long to train (default: {DEFAULTS['steps']})")
     add("--batch", type=positive, help=f"texts a step and process (default: {DEFAULTS['batch']})")
     add("--seed", type=seed, help="the chance of weights and batches (default: 0)")
@@ -90,14 +93,23 @@ def parser() -> argparse.ArgumentParser:
 
     about = """How many numbers a preset's model learns, and where they are. Nothing is allocated: the largest is
     counted as fast as the smallest. A matrix that two parts share counts once."""
-    counted = commands.add_parser("params", help="count a model's parameters, part by part", description=about)
+    there_are = "presets:\n" + "\n".join(f"  {name:<24} {config.model}" for name, config in PRESETS.items())
+    counted = commands.add_parser(
+        "params",
+        help="count a model's parameters, part by part",
+        description=fill(" ".join(about.split()), 78),
+        epilog=there_are,
+        formatter_class=plain,
+    )
     add = counted.add_argument
-    add("preset", choices=PRESETS)
+    add("preset", type=one_of(PRESETS), metavar="PRESET", help="the name of one of those below")
     add("--json", action="store_true", help='{"total": n, ...}')
 
-    actions = commands.add_parser("tokenize", help="learn a tokenizer, or see what it makes of a text").add_subparsers(
-        dest="action", required=True, metavar="train | encode | show"
-    )
+    about = """A tokenizer turns text into the numbers that a model reads: `train` learns one, `encode` prints the
+    numbers, `show` the pieces of text that they stand for."""
+    actions = commands.add_parser(
+        "tokenize", help="learn a tokenizer, or see what it makes of a text", description=about
+    ).add_subparsers(dest="action", required=True, metavar="train | encode | show")
     add = actions.add_parser("train", help="learn a byte-level BPE tokenizer from data").add_argument
     add("--data", default="tales", help=sources)
     add("--vocab-size", type=positive, default=2048, help="256 bytes, special tokens, the rest merges (default: 2048)")
@@ -109,16 +121,31 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def seed(text: str) -> int:
-    """A seed that both torch and NumPy can take, for argparse."""
-    if not 0 <= (number := int(text)) < 2**64:
-        raise argparse.ArgumentTypeError(f"{number} is not in 0 ... {2**64 - 1}")
-    return number
-
-
 def positive(text: str) -> int:
     """A positive integer, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not positive")
     return number
+
+
+def seed(text: str) -> int:
+    """A seed that every source of chance takes, for argparse: from 0 to 2^32 - 1."""
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{number} does not lie in 0 ... {2**32 - 1}")
+    return number
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """One of the names, for argparse; of a mistyped one it is said which was perhaps meant, and which there are."""
+    known = list(names)
+
+    def name(text: str) -> str:
+        if text not in known:
+            near = get_close_matches(text, known, n=2, cutoff=0.5)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise argparse.ArgumentTypeError(f"no {text!r}; {meant}There are {', '.join(known)}")
+        return text
+
+    return name

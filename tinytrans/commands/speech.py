@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tinytrans import checkpoints, device
 from tinytrans.data.chat import END, USER
 from tinytrans.models.gpt import GPT
-from tinytrans.sampling import stream
+from tinytrans.sampling import sample, stream
+from tinytrans.sampling.filters import repetition_penalty
 from tinytrans.tokenizers import Tokenizer, load_tokenizer
 
 FILTERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -27,6 +28,7 @@ class Speaker:
         self.model, self.tokenizer = opened(args.model, place)
         self.tokens = args.tokens
         self.filters = {name: getattr(args, name) for name in FILTERS}
+        check(self.filters)
         self.generator = None if args.seed is None else torch.Generator(place).manual_seed(args.seed)
         self.stops = [i for name, i in self.tokenizer.special_tokens.items() if name in (END, USER)]  # the turn is over
 
@@ -42,11 +44,10 @@ class Speaker:
     def shows(self, ids: list[int], *, echo: bool = False) -> list[int]:
         """Print what the model says after ids, as it is made, and a newline -> its ids; `echo` prints ids first."""
         said: list[int] = []
-        before, news = ids if echo else [], self.says(ids)
-        first = list(islice(news, 1))  # before anything is printed: here an option out of range is told
+        before = ids if echo else []
         shown = self.tokenizer.decode(before)
         print(shown, end="", flush=True)
-        for new in chain(first, news):
+        for new in self.says(ids):
             said.append(new)
             text = self.tokenizer.decode(before + said)
             if not text.endswith(TORN):  # its other bytes come with the next token
@@ -54,6 +55,13 @@ class Speaker:
                 shown = text
         print(flush=True)
         return said
+
+
+def check(filters: dict[str, Any]) -> None:
+    """Try the filters on two tokens: raises ValueError at one that makes no sense, before anything is said."""
+    others = {name: value for name, value in filters.items() if name != "repetition_penalty"}
+    logits = repetition_penalty(torch.zeros(1, 2), torch.zeros(1, 1).long(), filters["repetition_penalty"])
+    sample(logits, generator=torch.Generator(), **others)
 
 
 def opened(folder: str, place: torch.device) -> tuple[GPT, Tokenizer]:

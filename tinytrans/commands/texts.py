@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TextIO
 
 from tinytrans.data import TEXTS, load
 from tinytrans.data.chat import SPECIAL_TOKENS
@@ -29,7 +31,7 @@ def read_pieces(file: str) -> list[str]:
     if not Path(file).is_file():
         raise FileNotFoundError(f"no data set and no file {file!r}; those with texts are {', '.join(TEXTS)}")
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of their own
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8: {error.reason} at byte {error.start}") from error
     return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
@@ -38,6 +40,15 @@ def read_pieces(file: str) -> list[str]:
 def place_of(data: str) -> str:
     """A file's full name, so that it is found from everywhere; a data set's name as it is."""
     return data if data in TEXTS else str(Path(data).resolve())
+
+
+def standard_input() -> TextIO:
+    """What is typed or piped in, as UTF-8; a byte that is none becomes U+FFFD. Raises ValueError where it is closed."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed: there is nothing to read")
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    return sys.stdin
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> BPETokenizer:

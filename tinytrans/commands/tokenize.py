@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tinytrans.commands.texts import read_texts, train_tokenizer
+from tinytrans.commands.texts import read_texts, standard_input, train_tokenizer
 from tinytrans.tokenizers import load_tokenizer
 
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{learnt.save(file)}: {learnt.vocab_size:,} tokens")
         return 0
     tokenizer = load_tokenizer(args.tokenizer)
-    text = sys.stdin.read() if args.text is None else args.text
+    text = standard_input().read() if args.text is None else args.text
     ids = tokenizer.encode(text)
     if args.action == "encode":
         print(*ids)

@@ -31,10 +31,21 @@ class Batch(NamedTuple):
         return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-def pad(documents: Sequence[Sequence[int]], *, max_len: int | None = None, pad_id: int = 0) -> Batch:
+Learned = Sequence[Sequence[bool]]  # for each document, of each of its ids: whether it is learned, or only read
+
+
+def pad(
+    documents: Sequence[Sequence[int]],
+    *,
+    max_len: int | None = None,
+    pad_id: int = 0,
+    learned: Learned | None = None,
+) -> Batch:
     """One document a row, all as long as the longest, or cut to max_len positions.
 
-    Padding stands behind, where a causal model cannot see it from any real position: no mask is needed.
+    Padding stands behind, where a causal model cannot see it from any real position: no mask is needed. What is not
+    `learned`, a prompt for one, is no target. Raises ValueError where no token follows another, and where `learned`
+    has other lengths than the documents.
 
     >>> pad([[5, 6, 7], [8, 9]]).targets.tolist()
     [[6, 7], [9, -100]]
@@ -43,11 +54,29 @@ def pad(documents: Sequence[Sequence[int]], *, max_len: int | None = None, pad_i
     T = T if max_len is None else min(T, max_len)
     if T < 1:
         raise ValueError(f"{len(documents)} documents, max_len {max_len}: no token follows another")
+    check_learned(documents, learned)
     ids, targets = np.full((len(documents), T), pad_id), np.full((len(documents), T), IGNORED)
     for row, document in enumerate(documents):
         n = min(len(document) - 1, T)
-        ids[row, :n], targets[row, :n] = document[:n], document[1 : n + 1]
+        ids[row, :n], targets[row, :n] = document[:n], asked_for(document, learned[row] if learned else None, n)
     return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
+
+
+def check_learned(documents: Sequence[Sequence[int]], learned: Learned | None) -> None:
+    """Raise ValueError unless `learned`, where it is given, says one thing of each id of each document."""
+    if learned is None:
+        return
+    if len(learned) != len(documents):
+        raise ValueError(f"learned tells of {len(learned)} documents, and there are {len(documents)}")
+    for i, (ids, these) in enumerate(zip(documents, learned, strict=True)):
+        if len(ids) != len(these):
+            raise ValueError(f"learned tells of {len(these)} ids of document {i}, which has {len(ids)}")
+
+
+def asked_for(document: Sequence[int], learned: Sequence[bool] | None, n: int) -> np.ndarray:
+    """The targets at the first n positions of a document: each next id, or IGNORED where it is not learned."""
+    following = np.asarray(document[1 : n + 1])
+    return following if learned is None else np.where(learned[1 : n + 1], following, IGNORED)
 
 
 def pack(documents: Sequence[Sequence[int]], T: int) -> list[list[int]]:
@@ -73,10 +102,13 @@ def pack(documents: Sequence[Sequence[int]], T: int) -> list[list[int]]:
     return rows
 
 
-def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) -> Batch:
+def packed(
+    rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0, learned: Sequence[Learned] | None = None
+) -> Batch:
     """Several documents a row, behind each other; the mask is causal and keeps them apart.
 
     The positions begin anew with each document, so that a model with learned ones reads it as if it stood alone.
+    `learned`, row by row, is as in `pad`.
 
     >>> packed([[[5, 6, 7], [8, 9]]], T=4).mask.int().tolist()
     [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]]
@@ -85,11 +117,14 @@ def packed(rows: Sequence[Sequence[Sequence[int]]], T: int, *, pad_id: int = 0) 
     positions = np.zeros((len(rows), T), dtype=int)
     numbers = np.zeros((len(rows), T), dtype=int)  # 0 is padding, which sees only padding
     for r, row in enumerate(rows):
+        these = None if learned is None else learned[r]
+        check_learned(row, these)
         start = 0
         for number, document in enumerate(row, start=1):
             n = min(len(document) - 1, T - start)
             place = (r, slice(start, start + n))
-            ids[place], targets[place], numbers[place] = document[:n], document[1 : n + 1], number
+            ids[place], numbers[place] = document[:n], number
+            targets[place] = asked_for(document, these[number - 1] if these else None, n)
             positions[place] = np.arange(n)
             start += n
     block = torch.from_numpy(numbers)
@@ -196,6 +231,7 @@ class PaddedBatches(_ShuffledBatches):
     """One document a row, padded to the longest of its batch.
 
     Among `sort` batches documents of like length come together, so that little is padding; 1 leaves chance alone.
+    `learned` is as in `pad`.
     """
 
     def __init__(
@@ -207,27 +243,43 @@ class PaddedBatches(_ShuffledBatches):
         pad_id: int = 0,
         seed: int = 0,
         sort: int = 16,
+        learned: Learned | None = None,
     ) -> None:
         super().__init__([len(ids) for ids in documents], batch_size, seed, sort)
-        self.documents, self.max_len, self.pad_id = documents, max_len, pad_id
+        check_learned(documents, learned)
+        self.documents, self.max_len, self.pad_id, self.learned = documents, max_len, pad_id, learned
 
     def __getitem__(self, step: int) -> Batch:
-        return pad([self.documents[i] for i in self.numbers(step)], max_len=self.max_len, pad_id=self.pad_id)
+        some = self.numbers(step)
+        learned = None if self.learned is None else [self.learned[i] for i in some]
+        return pad([self.documents[i] for i in some], max_len=self.max_len, pad_id=self.pad_id, learned=learned)
 
 
 class PackedBatches(_ShuffledBatches):
-    """Rows of T positions, filled with as many whole documents as fit, which do not see each other."""
+    """Rows of T positions, filled with as many whole documents as fit, which do not see each other.
+
+    `learned` is as in `pad`: so dialogues are packed of which only the answers are learned.
+    """
 
     def __init__(
-        self, documents: Sequence[Sequence[int]], T: int, batch_size: int, *, pad_id: int = 0, seed: int = 0
+        self,
+        documents: Sequence[Sequence[int]],
+        T: int,
+        batch_size: int,
+        *,
+        pad_id: int = 0,
+        seed: int = 0,
+        learned: Learned | None = None,
     ) -> None:
         self.rows = pack(documents, T)
         super().__init__([T] * len(self.rows), batch_size, seed, sort=1)
-        self.documents, self.T, self.pad_id = documents, T, pad_id
+        check_learned(documents, learned)
+        self.documents, self.T, self.pad_id, self.learned = documents, T, pad_id, learned
 
     def __getitem__(self, step: int) -> Batch:
-        rows = [[self.documents[i] for i in self.rows[row]] for row in self.numbers(step)]
-        return packed(rows, self.T, pad_id=self.pad_id)
+        rows = [self.rows[row] for row in self.numbers(step)]
+        learned = None if self.learned is None else [[self.learned[i] for i in row] for row in rows]
+        return packed([[self.documents[i] for i in row] for row in rows], self.T, pad_id=self.pad_id, learned=learned)
 
 
 class WindowBatches(Batches):

@@ -45,9 +45,27 @@ def prompt(instruction: str) -> str:
 
 
 def turn(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of `prompt(text)`, where nobody's text can end a turn: special tokens in it are plain text.
+    """The ids of `prompt(text)`, where nobody's text can end a turn; raises as `dialogue` does."""
+    return dialogue(tokenizer, [("user", text)])[0]
 
-    Raises KeyError where the tokenizer does not know the signs.
+
+def dialogue(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[bool]]:
+    """The ids of `render(turns)`, and of each whether the assistant says it: what instruction tuning teaches.
+
+    The end of an answer is said too, or a model never learns to stop; the sign that it may begin is not. Nobody's
+    text can end a turn: special tokens in it are plain text. Raises ValueError as `render` does, and KeyError where
+    the tokenizer does not know the signs.
     """
-    user, assistant = tokenizer.token_to_id(USER), tokenizer.token_to_id(ASSISTANT)
-    return [user, *tokenizer.encode(text, special=False), assistant]
+    render(turns)  # refuses who speaks out of turn
+    ids: list[int] = []
+    said: list[bool] = []
+    for role, text in turns:
+        words = tokenizer.encode(text, special=False)
+        if role == "assistant":
+            words = [*words, tokenizer.token_to_id(END)]
+        ids += [tokenizer.token_to_id(f"<|{role}|>"), *words]
+        said += [False, *[role == "assistant"] * len(words)]
+    if len(turns) % 2:
+        ids.append(tokenizer.token_to_id(ASSISTANT))
+        said.append(False)
+    return ids, said

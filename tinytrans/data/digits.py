@@ -1,7 +1,7 @@
-"""Digits: real handwriting, 1,797 pictures of 8 x 8 pixels by 43 writers, as tensors with labels and names.
+"""Digits: real handwriting, 1,797 pictures of 8 x 8 pixels by 13 writers, as tensors with labels and names.
 
-Source: E. Alpaydin and C. Kaynak 1998, Optical Recognition of Handwritten Digits, UCI (CC BY 4.0), as scikit-learn
-carries it (extra `data`).
+Source: E. Alpaydin and C. Kaynak 1998, Optical Recognition of Handwritten Digits, UCI (CC BY 4.0), of which
+scikit-learn carries the test set (extra `data`). Who wrote which is not told: a writer may be in all splits.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def digit_names(language: str = "en") -> list[str]:
 class Digits:
     """A split of the digits: `images` (N, 1, 8, 8) in [0, 1], `labels` (N,), and `names`, the words in a language.
 
-    Every label has the same share in every split, and no picture is in two. Iterating gives (image, name).
+    Every label has the same share in every split, and of one seed no picture is in two. Iterating gives (image, name).
     """
 
     def __init__(self, *, split: str = "train", seed: int = 0, language: str = "en") -> None:

@@ -13,6 +13,7 @@ import json
 import platform
 import re
 import sysconfig
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,21 +74,24 @@ def read_cache(file: Path) -> list[str] | None:
     """The paragraphs of a cache file; None when there is none, or when it is not what its first line says."""
     if not file.exists():
         return None
-    head, *lines = file.read_text(encoding="utf-8").split("\n")
     try:
+        head, *lines = file.read_text(encoding="utf-8").split("\n")
         return lines if json.loads(head)["sha256"] == sha256(lines) else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def library_paragraphs(library: str, root: Path, version: str) -> list[str]:
-    """The paragraphs of an installed library, from the cache if it has been read before."""
+    """The paragraphs of an installed library, from the cache if it was read before; warns where none can be written."""
     file = cache_folder() / "docs" / f"{library}-{version}-recipe{RECIPE}.txt"
     lines = read_cache(file)
     if lines is None:
         lines = extract(library, root)
         head = {"library": library, "version": version, "credit": CREDITS[library], "sha256": sha256(lines)}
-        write_whole(file, "\n".join([json.dumps(head), *lines]))
+        try:
+            write_whole(file, "\n".join([json.dumps(head), *lines]))
+        except OSError as error:  # read-only, or full: what was read is there all the same
+            warnings.warn(f"{library} will be read anew the next time: {error}", stacklevel=2)
     return lines
 
 

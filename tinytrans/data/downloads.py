@@ -98,6 +98,8 @@ def fetch(name: str, *, download: bool = False) -> Path:
         raise ValueError(f"no download {name!r}; there are {', '.join(DOWNLOADS)}")
     source = DOWNLOADS[name]
     if source.file.exists():
+        if wrong := differs(source, source.file):  # somebody has put it there
+            raise ValueError(f"{source.file} is not the file of {source.url}: {wrong}")
         return source.file
     if not download:
         raise FileNotFoundError(
@@ -125,7 +127,9 @@ def retrieve(source: Download) -> Path:
             f"{source.url} cannot be reached ({str(error).strip()}). Try again later, the download goes on where it "
             f'stopped; offline, take a data set that needs no internet: load("tales")'
         ) from error
-    _check(source, part)
+    if wrong := differs(source, part):
+        part.unlink()
+        raise ValueError(f"{source.url} is not the file that was pinned and was deleted: {wrong}")
     os.replace(part, source.file)
     return source.file
 
@@ -151,17 +155,13 @@ def _continue(source: Download, part: Path) -> None:
         raise ConnectionError(f"the connection ended after {have} of {source.size} bytes")
 
 
-def _check(source: Download, part: Path) -> None:
-    """Raise ValueError, and delete the part, unless it is the file that was pinned."""
-    with part.open("rb") as file:
+def differs(source: Download, path: Path) -> str:
+    """In what a file differs from the one that was pinned, or nothing."""
+    with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = part.stat().st_size
-    if (size, digest) != (source.size, source.sha256):
-        part.unlink()
-        raise ValueError(
-            f"{source.url} is not the file that was pinned and was deleted: "
-            f"SHA-256 {digest}, want {source.sha256}; {size} bytes, want {source.size}"
-        )
+    size = path.stat().st_size
+    same = (size, digest) == (source.size, source.sha256)
+    return "" if same else f"SHA-256 {digest}, want {source.sha256}; {size} bytes, want {source.size}"
 
 
 def tinyshakespeare(*, download: bool = False) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from tinytrans.data.batches import IGNORED, Batch, Batches, Shuffled, pad
-from tinytrans.data.chat import END, turn
+from tinytrans.data.chat import dialogue
 from tinytrans.tokenizers.base import Tokenizer
 
 Scorer = Callable[[str, str], float]
@@ -71,8 +71,8 @@ def encode_answer(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[
 
     Nobody's text can end a turn: the names of special tokens in it are plain text.
     """
-    asked = turn(tokenizer, prompt)
-    return [*asked, *tokenizer.encode(answer, special=False), tokenizer.token_to_id(END)], len(asked)
+    ids, said = dialogue(tokenizer, [("user", prompt), ("assistant", answer)])
+    return ids, said.index(True)
 
 
 class PreferenceBatches(Batches):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from tinytrans.recipes.report import Report, Run
+if TYPE_CHECKING:
+    from tinytrans.recipes.report import Report, Run
 
 RECIPES = {  # name, which is also the function -> module
     "tales": "tales",
@@ -46,3 +48,10 @@ def recipe(name: str) -> Callable[[Run], Report]:
         raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     found: Callable[[Run], Report] = getattr(import_module(f"{__name__}.{RECIPES[name]}"), name)
     return found
+
+
+def __getattr__(name: str) -> Any:
+    """Report and Run when first asked for (PEP 562): torch comes with them, and help does without."""
+    if name not in ("Report", "Run"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.report"), name)

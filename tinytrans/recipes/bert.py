@@ -21,7 +21,7 @@ from tinytrans.models.bayes import naive_bayes
 from tinytrans.models.bert import BERT
 from tinytrans.nn.masks import padding
 from tinytrans.recipes.mlm import documentation, load_pretrained, read
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.tokenizers.wordpiece import split
 from tinytrans.training.classify import Labelled, accuracy, class_loss
@@ -110,6 +110,7 @@ def tuned(encoder: BERT, tokenizer: Tokenizer, task: Task, run: Run, *, epochs: 
         every=max(1, steps // 3),
         progress=run.progress,
     )
+    to_the_end(history)
     return {"right": history.records[-1]["right"]}, history
 
 

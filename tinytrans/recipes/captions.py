@@ -18,7 +18,7 @@ from tinytrans.data.chat import END
 from tinytrans.data.digits import Digits, jittered
 from tinytrans.data.translation import exact_match, until
 from tinytrans.models.multimodal import Multimodal
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.sampling import generate
 from tinytrans.tokenizers import CharacterTokenizer, Tokenizer
 from tinytrans.training.captions import Captions, caption_batch, caption_loss
@@ -76,7 +76,7 @@ def learn(run: Run) -> tuple[Multimodal, Tokenizer, History]:
         every=run.pick(100, 2),
         progress=run.progress,
     )
-    return model, tokenizer, history
+    return model, tokenizer, to_the_end(history)
 
 
 def shape(tokenizer: Tokenizer) -> MultimodalConfig:

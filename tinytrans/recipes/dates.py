@@ -17,7 +17,7 @@ from tinytrans.data.dates import Dates
 from tinytrans.data.splits import Pair
 from tinytrans.data.translation import TranslationBatches, exact_match, rows_of, until
 from tinytrans.models.rnn import Seq2Seq
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.tokenizers import CharacterTokenizer
 from tinytrans.training.journal import History
 from tinytrans.training.loop import evaluating, fit
@@ -93,7 +93,7 @@ def build(attention: Attention, letters: Letters, run: Run) -> Seq2Seq:
 def learn(model: Seq2Seq, taught: Sequence[Pair], unseen: Sequence[Pair], letters: Letters, run: Run) -> History:
     """Train on the dates."""
     steps = run.pick(400, 4)
-    return fit(
+    history = fit(
         model,
         TranslationBatches(*letters.encode(taught), BATCH, start=letters.end, seed=run.seed),
         translation_loss,
@@ -104,6 +104,7 @@ def learn(model: Seq2Seq, taught: Sequence[Pair], unseen: Sequence[Pair], letter
         every=run.pick(50, 2),
         progress=run.progress,
     )
+    return to_the_end(history)
 
 
 def measure(model: Seq2Seq, pairs: Sequence[Pair], letters: Letters) -> Row:

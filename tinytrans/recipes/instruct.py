@@ -20,7 +20,7 @@ from tinytrans.data.preferences import encode_answer
 from tinytrans.data.tales import Tales
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes.answers import obedience, texts
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.recipes.tales import answers_to, held_out, load_base
 from tinytrans.tokenizers import Tokenizer, load_tokenizer
 from tinytrans.training.journal import History
@@ -92,7 +92,7 @@ def tune_and_measure(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float, t
 def tune(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float, times: int = 1) -> History:
     """Supervised instruction tuning of whatever trains in the model, in place, for `times` as many steps."""
     steps = times * run.pick(300, 3)
-    return fit(
+    history = fit(
         model,
         dialogues(tokenizer, run),
         language_model_loss,
@@ -102,6 +102,7 @@ def tune(model: GPT, tokenizer: Tokenizer, run: Run, *, lr: float, times: int = 
         every=run.pick(50, 3),
         progress=run.progress,
     )
+    return to_the_end(history)
 
 
 def dialogues(

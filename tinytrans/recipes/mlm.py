@@ -24,7 +24,7 @@ from tinytrans.data.masking import corrupt
 from tinytrans.data.translation import rows_of
 from tinytrans.models.bert import BERT, PretrainingHead
 from tinytrans.nn.masks import padding
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.tokenizers import Tokenizer, WordPieceTokenizer, load_tokenizer
 from tinytrans.tokenizers.pair_scores import frequency
 from tinytrans.training.feed import to_device
@@ -94,8 +94,7 @@ def pretrain(run: Run) -> tuple[BERT, Tokenizer, History]:
         every=run.pick(300, 2),
         progress=run.progress,
     )
-    if history.interrupted:
-        raise KeyboardInterrupt
+    to_the_end(history)
     model.save_pretrained(run.folder("mlm"), tokenizer)
     return model, tokenizer, history
 

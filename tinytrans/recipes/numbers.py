@@ -17,7 +17,7 @@ from tinytrans.data.splits import Pair
 from tinytrans.data.translation import TranslationBatches, exact_match, rows_of, until
 from tinytrans.models.encdec import EncoderDecoder
 from tinytrans.nn.masks import padding
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.sampling import generate
 from tinytrans.tokenizers import BPETokenizer, Tokenizer
 from tinytrans.training.journal import History
@@ -101,7 +101,7 @@ def learn(taught: Pairs, unseen: Pairs, tokenizer: Tokenizer, run: Run) -> tuple
         every=run.pick(100, 2),
         progress=run.progress,
     )
-    return model, history
+    return model, to_the_end(history)
 
 
 def measure(model: EncoderDecoder, unseen: Pairs, tokenizer: Tokenizer) -> Row:

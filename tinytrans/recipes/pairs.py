@@ -14,7 +14,7 @@ from tinytrans.data.batches import Batch
 from tinytrans.data.preferences import Preference, PreferenceBatches, win_rate
 from tinytrans.models.gpt import GPT
 from tinytrans.recipes.instruct import BASE, load_instructed
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.recipes.tales import load_base
 from tinytrans.recipes.taste import gather, like, prompts, retell, speak, taste, watched
 from tinytrans.tokenizers import Tokenizer
@@ -76,7 +76,7 @@ def lean(
 ) -> History:
     """Train on the pairs; on the way a record says how the model does on prompts it never saw."""
     before = load_instructed(run)[0]
-    return fit(
+    history = fit(
         model,
         PreferenceBatches(pairs, tokenizer, min(BATCH, len(pairs)), seed=run.seed),
         loss,
@@ -87,12 +87,13 @@ def lean(
         every=max(1, steps // 4),
         progress=run.progress,
     )
+    return to_the_end(history)
 
 
 def compared(run: Run, models: dict[str, GPT], tokenizer: Tokenizer, history: History, **figures: float) -> Report:
     """Models that were taught to please, beside the SFT model; the first is the recipe's, others are its controls."""
     before = load_instructed(run)[0]
-    instructions = prompts(run, run.pick(400, 8), "validation")
+    instructions = prompts(run, run.pick(400, 8), "test")
     theirs = speak(before, tokenizer, instructions, run, 0.7)
     rows: dict[str, Row] = {"SFT": taste(instructions, theirs)}
     for name, model in models.items():

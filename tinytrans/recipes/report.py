@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tinytrans.data.cache import cache_folder
+from tinytrans.training.journal import History
 
 Row = dict[str, float]
 
@@ -66,6 +67,16 @@ def measured(recipe: Callable[[Run], Report], run: Run) -> Report:
         "threads": torch.get_num_threads(),
     }
     return report
+
+
+def to_the_end(history: History) -> History:
+    """What a training left to read, if it came to its end; KeyboardInterrupt where Ctrl-C has stopped it.
+
+    So nothing half-trained is measured, or kept for other recipes to start from.
+    """
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history
 
 
 def peak_memory() -> float:

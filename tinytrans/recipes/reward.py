@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tinytrans.data.batches import Batch
 from tinytrans.data.preferences import Preference, PreferenceBatches, encode_answer
 from tinytrans.recipes.instruct import load_instructed
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.recipes.taste import gather, is_open, prompts, retell
 from tinytrans.tokenizers import Tokenizer
 from tinytrans.training import checkpoint as checkpoints
@@ -31,7 +31,7 @@ def reward(run: Run) -> Report:
     its few disobedient answers differ from obedient ones in a word, and these pairs stay hard.
     """
     judge, tokenizer, history = train_judge(run)
-    unseen = pairs_of(run, tokenizer, run.pick(160, 16), "validation")
+    unseen = pairs_of(run, tokenizer, run.pick(160, 16), "test")
     ours, control = in_order(judge, unseen, tokenizer, run), by_length(unseen)
     rows = {"reward model": ours, "control: the longer": control}
     aims = {
@@ -57,6 +57,7 @@ def train_judge(run: Run) -> tuple[RewardHead, Tokenizer, History]:
         every=run.pick(50, 2),
         progress=run.progress,
     )
+    to_the_end(history)
     checkpoints.save(run.folder("reward") / "reward.safetensors", {"model": judge.state_dict()})
     return judge, tokenizer, history
 

@@ -19,7 +19,7 @@ from tinytrans.recipes.answers import LONGEST, prompt_ids, sample_answers, texts
 from tinytrans.recipes.instruct import Batch as Told
 from tinytrans.recipes.instruct import dialogues, load_instructed
 from tinytrans.recipes.pairs import compared
-from tinytrans.recipes.report import Report, Run
+from tinytrans.recipes.report import Report, Run, to_the_end
 from tinytrans.recipes.reward import judged, load_judge
 from tinytrans.recipes.taste import Opinion, is_open, prompts, rule, watched
 from tinytrans.tokenizers import Tokenizer
@@ -34,8 +34,8 @@ from tinytrans.training.reward import RewardHead
 from tinytrans.training.sft import answer_batch, answer_targets
 
 GROUP = 8  # answers to one prompt, in GRPO
-EPOCHS = 2  # steps on the same answers, in PPO
-REMINDED = 0.1  # how much PPO's tales from instruction tuning weigh
+EPOCHS, PARTS = 2, 2  # how often PPO goes through the same answers, and in how many steps
+REMINDED = 0.2  # how much PPO's tales from instruction tuning weigh
 
 
 class Said(NamedTuple):
@@ -70,6 +70,13 @@ class Taught(NamedTuple):
     values: Tensor | None = None
     returns: Tensor | None = None
     told: Told | None = None
+
+    def part(self, number: int, parts: int) -> Taught:
+        """Every `parts`-th answer from `number` on, with all that belongs to it."""
+        some, (rows, lengths, targets, logprobs, ref_logprobs, stories) = slice(number, None, parts), self.said
+        said = Said(rows[some], lengths[some], targets[some], logprobs[some], ref_logprobs[some], stories[some])
+        values, returns = (None if column is None else column[some] for column in (self.values, self.returns))
+        return Taught(said, self.advantages[some], values, returns, self.told)
 
 
 class ActorCritic(nn.Module):
@@ -119,19 +126,20 @@ def ppo(run: Run) -> Report:
     latest: list[Taught] = []
 
     def teach(step: int) -> Taught:
-        if step % EPOCHS == 0:
+        turn, part = divmod(step, EPOCHS * PARTS)
+        if part == 0:
             n = run.pick(32, 4)
-            chosen = [asked[(step // EPOCHS * n + i) % len(asked)] for i in range(n)]
+            chosen = [asked[(turn * n + i) % len(asked)] for i in range(n)]
             latest[:] = [foresee(both, judge, say(model, reference, tokenizer, chosen, run, step))]
-        return latest[0]._replace(told=reminders(step))
+        return latest[0].part(part % PARTS, PARTS)._replace(told=reminders(step))
 
     opinion = partial(judged, judge, tokenizer=tokenizer, run=run)
-    history = learn(both, model, teach, ppo_step, tokenizer, run, steps=run.pick(44, 2), lr=6e-4, opinion=opinion)
+    history = learn(both, model, teach, ppo_step, tokenizer, run, steps=run.pick(120, 2), lr=3e-4, opinion=opinion)
     return compared(run, {"PPO": model}, tokenizer, history)
 
 
 @torch.no_grad()
-def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0.03) -> Taught:
+def foresee(both: ActorCritic, judge: RewardHead, said: Said, *, beta: float = 0.15) -> Taught:
     """The answers' rewards by the reward model, spread over their tokens by what the critic had expected."""
     scores = judge(said.rows, said.lengths)
     rewards = token_rewards(scores, said.logprobs, said.ref_logprobs, said.mask, beta=beta)
@@ -183,7 +191,7 @@ def learn(
 ) -> History:
     """Train on answers as they come; on the way a record says how the speaker does on prompts it never saw."""
     before = load_instructed(run)[0]
-    return fit(
+    history = fit(
         trained,
         teach,
         loss,
@@ -194,3 +202,4 @@ def learn(
         every=max(1, steps // 4),
         progress=run.progress,
     )
+    return to_the_end(history)

@@ -16,7 +16,7 @@ from tinytrans.config import PRESETS, ViTConfig
 from tinytrans.data.batches import Shuffled
 from tinytrans.data.digits import Digits, jittered
 from tinytrans.models.vit import ViT
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.training.classify import accuracy, class_loss
 from tinytrans.training.journal import History
 from tinytrans.training.loop import fit
@@ -73,7 +73,7 @@ def learn(model: nn.Module, optimizer: Callable[[nn.Module], Stepper], run: Run)
         chance = torch.Generator().manual_seed(1000 * run.seed + step)
         return jittered(taught.images[some], generator=chance), taught.labels[some]
 
-    return fit(
+    history = fit(
         model,
         pictures,
         class_loss,
@@ -84,3 +84,4 @@ def learn(model: nn.Module, optimizer: Callable[[nn.Module], Stepper], run: Run)
         every=run.pick(100, 2),
         progress=run.progress,
     )
+    return to_the_end(history)

@@ -18,7 +18,7 @@ from tinytrans.data.tales import Tales
 from tinytrans.data.tales_words import ADJECTIVES, COLORS, FOODS, KINDS, NAMES, PLACES, THINGS
 from tinytrans.data.words import Words
 from tinytrans.models.word2vec import Word2Vec, draw_negatives, keep_chances, neighbours, noise, subsample, windows
-from tinytrans.recipes.report import Report, Row, Run
+from tinytrans.recipes.report import Report, Row, Run, to_the_end
 from tinytrans.training.journal import History
 from tinytrans.training.loop import fit
 from tinytrans.training.optim import adamw, warmup_cosine
@@ -74,7 +74,7 @@ def learn(model: Word2Vec, known: Words, sentences: Sequence[Sequence[int]], run
         some = torch.randint(len(right), (BATCH,), generator=drawn)
         return given[some], right[some], draw_negatives(wrong, right[some], NEGATIVES, generator=drawn)
 
-    return fit(
+    history = fit(
         model,
         examples,
         guess_loss,
@@ -85,6 +85,7 @@ def learn(model: Word2Vec, known: Words, sentences: Sequence[Sequence[int]], run
         every=run.pick(300, 5),
         progress=run.progress,
     )
+    return to_the_end(history)
 
 
 def guess_loss(model: nn.Module, batch: Examples) -> Tensor:

@@ -20,6 +20,7 @@ from tinytrans.files import whole
 from tinytrans.training import shards
 
 FORMAT = "tinytrans checkpoint 1"
+PICKLES = b"PK\x03\x04", b"\x80\x02\x8a", b"\x80\x04\x95", b"\x80\x05\x95"  # a zip of them, and those themselves
 
 
 class CheckpointError(ValueError):
@@ -53,7 +54,8 @@ def load(path: str | Path) -> dict[str, Any]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+        told = ", but a pickle, which is not opened: it could run code" if _pickled(path) else f": {error}"
+        raise CheckpointError(f"{path} is not a whole safetensors file{told}") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is of the format {header.get('format')!r}, not {FORMAT!r}")
     try:
@@ -65,17 +67,32 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def _pickled(path: str | Path) -> bool:
+    """Whether a file begins as those of `torch.save` and `pickle.dump` do."""
+    with open(path, "rb") as file:
+        return file.read(4).startswith(PICKLES)
+
+
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
-    """A model takes all weights of a checkpoint, or none and a CheckpointError where names or shapes differ."""
+    """A model takes all weights of a checkpoint, or none and a CheckpointError where names, shapes or types differ."""
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise CheckpointError(f"{source} holds no tensors by name, but a {type(weights).__name__}")
-    mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            there, here = theirs.get(name, "missing"), mine.get(name, "missing")
-            raise CheckpointError(f"{source} is of another model: {name} is {there} there and {here} here")
+    mine = model.state_dict()
+    for name in sorted(mine.keys() | weights.keys()):
+        there, here = weights.get(name), mine.get(name)
+        for kind in (_shape, _type):
+            if kind(there) != kind(here):
+                told = f"{name} is {kind(there)} there and {kind(here)} here"
+                raise CheckpointError(f"{source} is of another model: {told}")
     shards.take(model, weights)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))
+
+
+def _type(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(tensor.dtype).removeprefix("torch.")
 
 
 def chance() -> dict[str, Any]:

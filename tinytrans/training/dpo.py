@@ -1,7 +1,9 @@
 """DPO and its relatives: log-probabilities of a preferred and a rejected answer -> a loss, with no reward model.
 
 Every argument is (B,): what `sequence_logprobs` gives, the prompt left out. The reference is the model before
-preference training, in eval mode; no gradient flows into it.
+preference training, in eval mode; no gradient flows into it; zeros in its place do without one. Where a share e of the
+preferences may be the wrong way round, (1 - e) dpo_loss(c, r, ref_c, ref_r) + e dpo_loss(r, c, ref_r, ref_c) does not
+push without end (Mitchell 2023, "A note on DPO with noisy preferences").
 """
 
 from __future__ import annotations

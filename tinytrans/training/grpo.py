@@ -112,8 +112,9 @@ def grpo_loss(
         given = None if ref_logprobs is None else tuple(ref_logprobs.shape)
         raise ValueError(f"a KL penalty wants beta and ref_logprobs, not beta {beta} with ref_logprobs {given}")
     each = advantages[:, None].expand_as(mask)
-    old_logprobs = torch.where(mask, old_logprobs, logprobs.detach())  # padding: ratio 1, whatever stood there
+    logprobs, old_logprobs = (x.masked_fill(~mask, 0) for x in (logprobs, old_logprobs))  # padding: ratio 1
     losses = surrogate(logprobs, old_logprobs, each, clip=clip, clip_high=clip_high)
     if ref_logprobs is not None:
-        losses = losses + beta * k3(logprobs, torch.where(mask, ref_logprobs.detach(), logprobs.detach()))
+        same_shape(mask=mask, ref_logprobs=ref_logprobs)
+        losses = losses + beta * k3(logprobs, ref_logprobs.detach().masked_fill(~mask, 0))
     return normalise(losses, mask)

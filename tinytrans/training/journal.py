@@ -79,9 +79,18 @@ class History:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> History:
-        """The history whose `state` it was."""
-        tokens = state["tokens"].tolist()
-        return cls(state["losses"].tolist(), tokens, state["records"], sum(tokens))
+        """The history whose `state` it was; ValueError where it has not as many losses as counts of tokens."""
+        losses, tokens = state["losses"].tolist(), state["tokens"].tolist()
+        if len(losses) != len(tokens):
+            raise ValueError(f"{len(losses)} losses and {len(tokens)} counts of tokens")
+        return cls(losses, tokens, state["records"], sum(tokens))
+
+
+def ready(path: str | Path) -> None:
+    """Raise OSError where no record could be appended to this file: at once, not after the first hundred steps."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("ab"):
+        pass
 
 
 def append_record(path: str | Path, record: Record) -> None:

@@ -5,8 +5,6 @@ A phase brings its loss and its batches; gradients, schedule, evaluation, checkp
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from tinytrans.device import autocast, pick
+from tinytrans.interrupt import held
 from tinytrans.training import ranks, runs, shards
 from tinytrans.training.display import READ_EVERY, Display
 from tinytrans.training.feed import Batches, draw, to_device
-from tinytrans.training.journal import History, Record, append_record
+from tinytrans.training.journal import History, Record, append_record, ready
 from tinytrans.training.runs import Stepper
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Tensor | int]]
@@ -79,13 +78,15 @@ def fit(
     if device is not None:
         model.to(pick(device))
     _check_optimizer(model, optimizer)
+    if log is not None and ranks.rank() == 0:
+        ready(log)
     history, rates = runs.begin(model, optimizer, checkpoint, resume, generator)
     stream = draw(batches, history.steps * accumulate * ranks.size() + ranks.rank(), ranks.size())
     pending: list[tuple[Tensor, Tensor]] = []
     model.train()
     first = ranks.rank() == 0
     weights = list(model.parameters())  # walked once: a step of a small model is short
-    with _interrupt() as asked, _compiled(model, compile), Display(history, steps, progress and first) as display:
+    with held() as asked, _compiled(model, compile), Display(history, steps, progress and first) as display:
         try:
             for step in range(history.steps, steps):
                 _set_rates(optimizer, rates, 1.0 if schedule is None else schedule(step))
@@ -106,7 +107,7 @@ def fit(
                     record = display.record(lr)
                     if evaluate is not None and not history.interrupted:
                         with evaluating(model):
-                            record |= evaluate(model)
+                            record |= {name: float(number) for name, number in evaluate(model).items()}
                     history.records.append(record)
                     if log is not None and first:
                         append_record(log, record)
@@ -143,10 +144,10 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Every `.grad` becomes that of the mean loss over all batches taken as one: -> (mean loss, count), shapes ().
 
-    The sums are differentiated one after the other and divided by the common count at the end: divided each by its
-    own, a token of a short batch would weigh more. A loss that gives a mean alone counts 1 a batch. Where several
-    processes train together, sums and counts are those of all; `check` makes sure that all reach the same parameters.
-    `weights` are the model's parameters, for who has them at hand.
+    The sums are differentiated one after the other, all in the same unit, the first count, and brought to the common
+    count at the end: divided each by its own, a token of a short batch would weigh more. A loss that gives a mean alone
+    counts 1 a batch. Where several processes train together, sums and counts are those of all, and the unit is 1;
+    `check` makes sure that all reach the same parameters. `weights` are the model's parameters, for who has them.
     """
     weights = list(model.parameters()) if weights is None else weights
     for weight in weights:
@@ -154,7 +155,8 @@ def gradient(
     device = weights[0].device
     total = torch.zeros((), device=device)
     count = torch.zeros((), device=device)
-    for batch in batches:
+    unit, done = torch.ones((), device=device), 0
+    for done, batch in enumerate(batches, start=1):
         with autocast(device):
             value = loss(model, to_device(batch, device))
         part, number = value if isinstance(value, tuple) else (value, 1)
@@ -163,16 +165,19 @@ def gradient(
             raise ValueError(f"the loss {what}, not a tensor of shape (): a mean, or a sum and its count")
         if not part.requires_grad:
             raise ValueError(f"the loss depends on no trainable parameter of this {type(model).__name__}")
-        part.backward()
         total = total + part.detach()
         count = count + number
+        if done == 1 and ranks.size() == 1:
+            unit = count.clamp(min=1)
+        (part / unit).backward()
     if ranks.size() > 1:
         if check:
             ranks.same_parts(model)
         shards.sum_gradients(model, [total, count])
     count = count.clamp(min=1)  # a batch of nothing but padding teaches nothing: gradient 0, not 0 / 0
-    if gradients := [weight.grad for weight in weights if weight.grad is not None]:
-        torch._foreach_div_(gradients, count)
+    several = done > 1 or ranks.size() > 1  # one batch alone is in its own unit already
+    if several and (gradients := [weight.grad for weight in weights if weight.grad is not None]):
+        torch._foreach_mul_(gradients, unit / count)
     return total / count, count
 
 
@@ -231,23 +236,3 @@ def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
         yield
     finally:
         model._compiled_call_impl = before
-
-
-@contextmanager
-def _interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C waits to be asked for between two steps, when weights and optimiser agree; a second breaks in."""
-    presses: list[int] = []
-
-    def press(number: int, _frame: object) -> None:
-        presses.append(number)
-        if len(presses) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: bool(presses)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -59,6 +59,20 @@ def token_rewards(
     return (last * scores[:, None] - penalty).masked_fill(~mask, 0).detach()
 
 
+def adapted_beta(beta: float, kl: float, *, target: float, rate: float = 0.1) -> float:
+    """The KL penalty for the next answers: larger where the last ones lay further off than wanted, else smaller.
+
+    beta (1 + rate clip(kl / target - 1, -0.2, 0.2)); kl is the mean over answers, in nats. Raises ValueError unless
+    target is positive. Source: Ziegler et al. 2019, section 2.2, arXiv 1909.08593.
+
+    >>> round(adapted_beta(0.05, kl=6.6, target=6.0), 6), round(adapted_beta(0.05, kl=99.0, target=6.0), 6)
+    (0.0505, 0.051)
+    """
+    if not target > 0:
+        raise ValueError(f"target {target} is not positive")
+    return beta * (1 + rate * max(-0.2, min(0.2, kl / target - 1)))
+
+
 def gae(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -129,8 +143,8 @@ def clipped_policy_loss(
     clip_high: float | None = None,
 ) -> Tensor:
     """The mean of `surrogate` over the answers' tokens, scalar. At pi = pi_old its gradient is that of -A log pi."""
-    same_shape(logprobs=logprobs, mask=mask)
-    old_logprobs = torch.where(mask, old_logprobs, logprobs.detach())  # padding: ratio 1, whatever stood there
+    same_shape(logprobs=logprobs, old_logprobs=old_logprobs, mask=mask)
+    logprobs, old_logprobs = (x.masked_fill(~mask, 0) for x in (logprobs, old_logprobs))  # padding: ratio 1
     return masked_mean(surrogate(logprobs, old_logprobs, advantages, clip=clip, clip_high=clip_high), mask)
 
 
@@ -142,9 +156,9 @@ def clipped_value_loss(
     V_clip is V held within `clip` of the old value. The larger of both: a step past the bound gains nothing. Source:
     Schulman et al. 2017, arXiv 1707.06347, in the form of its authors' code (the paper has (V - R)^2 alone).
     """
-    same_shape(values=values, old_values=old_values, returns=returns)
-    near = old_values.detach() + (values - old_values.detach()).clamp(-clip, clip)
-    returns = returns.detach()
+    same_shape(values=values, old_values=old_values, returns=returns, mask=mask)
+    values, old_values, returns = (x.masked_fill(~mask, 0) for x in (values, old_values.detach(), returns.detach()))
+    near = old_values + (values - old_values).clamp(-clip, clip)
     return masked_mean(torch.maximum((values - returns).square(), (near - returns).square()) / 2, mask)
 
 
@@ -156,6 +170,7 @@ def clip_fraction(
     >>> clip_fraction(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), torch.tensor([[True, True]]))
     tensor(0.5000)
     """
+    same_shape(logprobs=logprobs, old_logprobs=old_logprobs, mask=mask)
     ratio = (logprobs - old_logprobs).exp()
     outside = (ratio < 1 - clip) | (ratio > 1 + (clip if clip_high is None else clip_high))
     return masked_mean(outside.float(), mask)

@@ -46,8 +46,14 @@ def begin(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise checkpoints.CheckpointError(f"{checkpoint} holds no history: {type(error).__name__} {error}") from error
     checkpoints.load_weights(model, state["model"], checkpoint)
+    settings = [set(group) for group in optimizer.param_groups]
     try:
         shards.take_state(optimizer, state["optimizer"])
+        for wanted, group in zip(settings, optimizer.param_groups, strict=True):
+            if missing := wanted - set(group):
+                raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if len(rates) != len(settings):
+            raise ValueError(f"it has {len(rates)} learning rates for {len(settings)} groups of parameters")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         kind = type(optimizer).__name__
         raise checkpoints.CheckpointError(f"{checkpoint} is of another optimiser than this {kind}: {error}") from error

@@ -1,7 +1,8 @@
 """Instruction tuning (SFT): prompts and answers -> batches in which only the answer is learned.
 
 The loss is that of pretraining; what differs are the targets. A training run is `fit(model, batches,
-language_model_loss, ...)` on batches from `answer_targets`.
+language_model_loss, ...)` on batches from `answer_targets`, or, for dialogues of several turns, padded or packed, on
+those of `tinytrans.data.batches` with `learned=` what `tinytrans.data.chat.dialogue` says.
 """
 
 from __future__ import annotations
