@@ -346,9 +346,21 @@ def test_what_cannot_go_on_is_refused(ids: Tensor, options: dict[str, Any], mess
 
 
 def test_no_prompts_are_refused() -> None:
-    """Padding nothing raises ValueError."""
-    with pytest.raises(ValueError, match="no prompts"):
-        pad_left([])
+    """Nothing to pad, and what is no list of ids, raise ValueError."""
+    for nothing in ([], torch.empty(0, 3, dtype=torch.long)):
+        with pytest.raises(ValueError, match="no prompts"):
+            pad_left(nothing)  # type: ignore[arg-type]
+    for wrong in ([1, 2], "ab", [[1.5]], [None]):
+        with pytest.raises(ValueError, match="prompts are lists of ids, not"):
+            pad_left(wrong)  # type: ignore[arg-type]
+
+
+def test_prompts_may_be_tensors() -> None:
+    """Tensors of ids, alone or in a list, are padded like lists of them."""
+    ids, pads = pad_left([torch.tensor([5, 6, 7]), torch.tensor([8])])  # type: ignore[list-item]
+    assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert pads.tolist() == [0, 2]
+    assert torch.equal(pad_left(ids)[0], ids)  # type: ignore[arg-type]
 
 
 class Breaking(Counter):

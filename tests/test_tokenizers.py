@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,23 @@ def test_a_text_is_a_str(kind: Any, text: Any) -> None:
                 encode(text)
     with pytest.raises(ValueError, match=message):
         kind.train(["a", text], 400)
+
+
+def test_threads_do_not_share_a_switch() -> None:
+    """While one thread reads special tokens, another that takes their names for text gets what it gets alone."""
+    fast = BPETokenizer.train(TEXTS, 300, ["<|end|>"]).fast
+    tokenizer, text = Tokenizer(fast), "a cat <|end|> "
+    alone = {special: Tokenizer(fast).encode(text, special=special) for special in (True, False)}
+    assert alone[True] != alone[False]
+
+    def same(special: bool) -> bool:
+        return all(tokenizer.encode(text, special=special) == alone[special] for _ in range(10_000))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(same, [True, False, True, False]))
+    fast.add_special_tokens(["cat"])  # what the twin learns later counts in both ways of reading
+    assert fast.token_to_id("cat") in tokenizer.encode(text)
+    assert fast.token_to_id("cat") not in tokenizer.encode(text, special=False)
 
 
 @every_kind

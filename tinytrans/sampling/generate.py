@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
+from operator import index
 from typing import Any, Protocol
 
 import torch
@@ -36,16 +37,22 @@ class LanguageModel(Protocol):
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Prompts of any lengths -> ids (B, T), the ends of all in the last column, and how many of each are padding (B,).
 
+    Raises ValueError for no prompts, and for what is no list of ids.
+
     >>> pad_left([[5, 6, 7], [8]])
     (tensor([[5, 6, 7],
             [0, 0, 8]]), tensor([0, 2]))
     """
-    if not prompts:
+    if len(prompts) == 0:
         raise ValueError("there are no prompts to pad")
-    T = max(len(prompt) for prompt in prompts)
-    pads = [T - len(prompt) for prompt in prompts]
-    rows = [[pad_id] * n + list(prompt) for n, prompt in zip(pads, prompts, strict=True)]
-    return torch.tensor(rows), torch.tensor(pads)
+    try:
+        ids = [[index(i) for i in prompt] for prompt in prompts]
+    except TypeError as error:
+        raise ValueError(f"prompts are lists of ids, not {prompts!r:.60}") from error
+    T = max(map(len, ids))
+    pads = [T - len(prompt) for prompt in ids]
+    rows = [[pad_id] * n + prompt for n, prompt in zip(pads, ids, strict=True)]
+    return torch.tensor(rows, dtype=torch.long), torch.tensor(pads)
 
 
 def greedy_step(ids: Tensor, logits: Tensor, stop: int | None = None) -> Tensor:

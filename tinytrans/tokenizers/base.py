@@ -70,6 +70,7 @@ class Tokenizer:
 
     def __init__(self, fast: tokenizers.Tokenizer) -> None:
         self.fast = fast
+        self._literal: tuple[int, tokenizers.Tokenizer] | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -98,12 +99,17 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """The ids of each text, by Rust, on all processors."""
-        given = list(several(texts))
-        self.fast.encode_special_tokens = not special
-        try:
-            return [encoding.ids for encoding in self.fast.encode_batch_fast(given, add_special_tokens=False)]
-        finally:
-            self.fast.encode_special_tokens = False
+        fast = self.fast if special else self.literal
+        return [encoding.ids for encoding in fast.encode_batch_fast(list(several(texts)), add_special_tokens=False)]
+
+    @property
+    def literal(self) -> tokenizers.Tokenizer:
+        """A second twin, to whom the name of a special token is plain text: a switch would turn for all threads."""
+        if self._literal is None or self._literal[0] != self.vocab_size:  # or the first has learnt more tokens since
+            twin = tokenizers.Tokenizer.from_str(self.fast.to_str())
+            twin.encode_special_tokens = True
+            self._literal = self.vocab_size, twin
+        return self._literal[1]
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
         """The text of ids; with `special=False` the special tokens are left out.
