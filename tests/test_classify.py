@@ -33,6 +33,12 @@ def test_batches_weigh_by_their_labels() -> None:
     assert int(count) == 7
 
 
+def test_a_label_that_is_no_class_is_named() -> None:
+    """A label beyond the classes raises ValueError with both numbers."""
+    with pytest.raises(ValueError, match="target 3 is outside the set of classes of 3"):
+        class_loss(Masked(), (X, Y + 1))
+
+
 def test_arguments_come_by_name() -> None:
     """A dict of inputs is the model's keyword arguments."""
     model, mask = Masked().eval(), torch.tensor([1.0, 0, 1, 0])

@@ -82,6 +82,12 @@ def test_unshifted_logits_are_refused() -> None:
         same_shape(one=torch.zeros(2), other=torch.zeros(2, 1))
 
 
+def test_a_token_beyond_the_vocabulary_is_named() -> None:
+    """A target that no logit speaks of raises ValueError with its id and the vocabulary's size."""
+    with pytest.raises(ValueError, match="target 2 is outside the vocabulary of 2"):
+        token_logprobs(torch.zeros(1, 2, 2), torch.tensor([[1, 2]]))
+
+
 def test_entropy() -> None:
     """The entropy of V equal logits is ln V, of a certainty 0, of 1/4 and 3/4 the sum by hand; -inf takes no part."""
     assert entropy(torch.zeros(7)).item() == pytest.approx(math.log(7))

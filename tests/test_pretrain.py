@@ -133,6 +133,14 @@ def test_shapes_that_disagree_are_named() -> None:
         next_token_loss(torch.zeros(2, 3, 5), torch.zeros(2, 4, dtype=torch.long))
 
 
+@pytest.mark.parametrize("wrong", [13, -1, 99])
+def test_a_target_beyond_the_vocabulary_is_named(wrong: int) -> None:
+    """A target that no logit speaks of raises ValueError with its id and the vocabulary's size; -100 is none."""
+    targets = torch.tensor([[3, -100, wrong]])
+    with pytest.raises(ValueError, match=f"target {wrong} is outside the vocabulary of 13"):
+        next_token_sum(torch.zeros(1, 3, 13), targets)
+
+
 def test_perplexity_has_no_overflow() -> None:
     """A loss of 0 is a perplexity of 1, a hopeless one of infinity."""
     assert perplexity(0.0) == 1

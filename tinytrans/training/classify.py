@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinytrans.training.feed import to_device
 from tinytrans.training.loop import evaluating
+from tinytrans.training.pretrain import cross_entropy
 
 Labelled = tuple[Any, Tensor]  # what the model reads, labels (B,)
 
@@ -17,10 +17,10 @@ Labelled = tuple[Any, Tensor]  # what the model reads, labels (B,)
 def class_loss(model: nn.Module, batch: Labelled) -> tuple[Tensor, int]:
     """What `fit` differentiates: (inputs, labels (B,)) -> (sum, number) of the surprise at the labels.
 
-    Inputs are one tensor, or a dict of the model's arguments by name.
+    Inputs are one tensor, or a dict of the model's arguments by name. Raises ValueError for a label that is no class.
     """
     inputs, labels = batch
-    return F.cross_entropy(logits_of(model, inputs), labels, reduction="sum"), len(labels)
+    return cross_entropy(logits_of(model, inputs), labels, reduction="sum", what="set of classes"), len(labels)
 
 
 def logits_of(model: Callable[..., Tensor], inputs: Tensor | dict[str, Tensor]) -> Tensor:

@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinytrans.training.pretrain import IGNORED
+from tinytrans.training.pretrain import cross_entropy
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     """The log-probability of each token that came: logits (B, T, V), targets (B, T) -> (B, T), in nats.
 
     log p(y_t) = z_t[y_t] - log sum_v exp z_t[v]. Where the target is -100 nothing was asked, and it is 0.
-    Raises ValueError where the shapes disagree: logits for T + 1 positions have not been shifted.
+    Raises ValueError where the shapes disagree, as logits for T + 1 positions that have not been shifted do, and for
+    a target that is none of the V.
 
     >>> token_logprobs(torch.zeros(1, 2, 4), torch.tensor([[3, -100]])).exp()
     tensor([[0.2500, 1.0000]])
@@ -28,8 +29,7 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
         want, got = tuple(logits.shape[:-1]), tuple(targets.shape)
         raise ValueError(f"logits {tuple(logits.shape)} ask for targets {want}, not {got}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision has three digits
-    surprise = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return -surprise.view_as(targets)
+    return -cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view_as(targets)
 
 
 def sequence_logprobs(

@@ -61,15 +61,32 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def next_token_sum(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The same surprise as a sum, and the number of targets in it, by which batches of unequal size weigh.
 
-    From one fused kernel: what `fit` differentiates.
+    From one fused kernel: what `fit` differentiates. Raises ValueError where the shapes disagree, and for a target that
+    is none of the V (`cross_entropy`).
     """
     if logits.shape[:-1] != targets.shape:
         raise ValueError(
             f"logits {tuple(logits.shape)} want targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
         )
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half would lose the sum's small parts
-    total = F.cross_entropy(exact.flatten(0, -2), targets.flatten().long(), ignore_index=IGNORED, reduction="sum")
-    return total, (targets != IGNORED).sum()
+    return cross_entropy(exact.flatten(0, -2), targets.flatten().long(), reduction="sum"), (targets != IGNORED).sum()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: str, what: str = "vocabulary") -> Tensor:
+    """torch's cross-entropy: logits (N, V), targets (N,) -> -log p(target) of each, (N,), or their sum or mean, ().
+
+    `reduction` is "none", "sum" or "mean"; targets of -100 do not count. Raises ValueError, naming both numbers, for a
+    target that is none of V; on a GPU, which would have to wait for the answer, torch ends the process.
+
+    >>> cross_entropy(torch.zeros(2, 4), torch.tensor([3, -100]), reduction="none").exp()
+    tensor([4., 1.])
+    """
+    try:
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction=reduction)
+    except IndexError as error:  # asked only now: looking at the targets of each step takes time
+        V = logits.shape[-1]
+        wrong = targets[(targets != IGNORED) & ((targets < 0) | (targets >= V))]
+        raise ValueError(f"target {int(wrong[0])} is outside the {what} of {V}") from error
 
 
 def language_model_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
