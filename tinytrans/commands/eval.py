@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from tinytrans import device
@@ -11,6 +12,7 @@ from tinytrans.commands.speech import opened
 from tinytrans.commands.texts import place_of, read_pieces, read_texts
 from tinytrans.commands.train import held_out_batches, read_settings
 from tinytrans.data import TEXTS
+from tinytrans.training.journal import Record
 from tinytrans.training.pretrain import evaluate
 
 
@@ -23,11 +25,20 @@ def run(args: argparse.Namespace) -> int:
     found = evaluate(model, batches)
     tokens = sum(int((batch.targets >= 0).sum()) for batch in batches)
     if args.json:
-        print(json.dumps({**found, "texts": len(texts), "tokens": tokens}))
+        print(json.dumps({**only_finite(found), "texts": len(texts), "tokens": tokens}))
         return 0
     figures = f"loss {found['validation']:.3f}, perplexity {found['perplexity']:.2f}"
     print(f"{figures} over {tokens:,} tokens of {len(texts):,} texts")
     return 0
+
+
+def only_finite(record: Record) -> dict[str, float | None]:
+    """A record as JSON has it: an infinite perplexity, or what is no number, is null there.
+
+    >>> only_finite({"validation": 900.0, "perplexity": math.inf})
+    {'validation': 900.0, 'perplexity': None}
+    """
+    return {name: number if math.isfinite(number) else None for name, number in record.items()}
 
 
 def unseen(args: argparse.Namespace) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -119,9 +120,15 @@ def show(number: float | None) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """The same tree with every fraction cut to six digits after the point."""
+    """The same tree with every fraction cut to six digits after the point, and null for what JSON has no number for.
+
+    >>> rounded({"loss": 1 / 3, "perplexity": float("inf")})
+    {'loss': 0.333333, 'perplexity': None}
+    """
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [rounded(inner) for inner in value]
-    return round(value, 6) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
