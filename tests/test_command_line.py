@@ -20,6 +20,7 @@ import torch
 
 from tinytrans import checkpoints
 from tinytrans.__main__ import main
+from tinytrans.commands import eval as eval_command
 from tinytrans.commands.options import TRAINED
 from tinytrans.commands.texts import read_pieces, read_texts
 from tinytrans.commands.train import how_to_go_on, rows_of
@@ -29,6 +30,7 @@ from tinytrans.models.gpt import GPT
 from tinytrans.tokenizers import CharacterTokenizer, load_tokenizer
 from tinytrans.training.checkpoint import load
 from tinytrans.training.journal import read_records
+from tinytrans.training.pretrain import perplexity
 
 ROOT = Path(__file__).parents[1]
 TINY = GPTConfig(vocab_size=300, n_layers=1, d_model=16, n_heads=2, max_len=64, qk_norm=True, embedding_norm=True)
@@ -245,6 +247,25 @@ def test_eval_is_the_validation_of_training(trained: Path, notes: Path, capsys: 
     assert main(["eval", "--model", str(trained), "--device", "cpu", "--batch", "5"]) == 0
     shown = capsys.readouterr().out
     assert f"loss {last['validation']:.3f}, perplexity {last['perplexity']:.2f} over {found['tokens']:,} tok" in shown
+
+
+def test_what_eval_prints_is_json(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A perplexity that no float can hold is null: JSON has no infinity."""
+    monkeypatch.setattr(eval_command, "evaluate", lambda *_: {"validation": 900.0, "perplexity": perplexity(900.0)})
+    assert main(["eval", "--model", str(trained), "--device", "cpu", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed, parse_constant=pytest.fail)["perplexity"] is None
+    assert json.loads(printed)["validation"] == 900.0
+
+
+@pytest.mark.parametrize("place", ["meta", "meta:0"])
+def test_nothing_is_computed_without_numbers(place: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The device "meta" is refused by its name, and no file is called damaged."""
+    with pytest.raises(SystemExit):
+        main(["eval", "--model", str(trained), "--device", place])
+    assert f"on '{place}' there are no numbers to compute with" in capsys.readouterr().err
 
 
 def test_eval_reads_all_of_another_file(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinytrans.files import whole, write_whole
+from tinytrans.files import check_writable, whole, write_whole
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -31,6 +31,24 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device: .*kept\.txt"), whole(tmp_path / "kept.txt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is made and left empty; a file in its place, and a system that refuses to write, raise OSError."""
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="file"):
+            check_writable(path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "tmp1234"))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(PermissionError) as caught:
+        check_writable(tmp_path)
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path: Path) -> None:

@@ -190,6 +190,13 @@ def test_a_gpu_that_is_not_there_is_named(saved: Path) -> None:
         GPT.from_pretrained(saved, device="cuda")
 
 
+def test_a_model_can_be_opened_without_its_numbers(saved: Path) -> None:
+    """On "meta" a saved model has its shapes and its ties, and takes no memory for numbers."""
+    model = GPT.from_pretrained(saved, device="meta")
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+    assert model.n_params == GPT.from_pretrained(saved).n_params
+
+
 def test_what_a_killed_save_left_is_swept_up(saved: Path) -> None:
     """A folder that a save was killed over an hour ago is gone after the next; one of a moment ago may be in use."""
     for name, age in (("old", 4000), ("new", 10)):

@@ -137,6 +137,18 @@ def test_a_recipe_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, capsys: py
         assert said.count("\n") == 1
 
 
+def test_what_cannot_be_kept_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An --out that takes no files is named before the recipe begins."""
+    begun: list[Run] = []
+    monkeypatch.setattr(tales_recipe, "tales", begun.append)
+    (tmp_path / "file").touch()
+    assert main(["tales", "--out", str(tmp_path / "file")]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+    assert not begun
+
+
 @pytest.mark.parametrize("name", ["sft", "reward", "dates", "tales"])
 def test_what_ctrl_c_has_stopped_is_not_kept(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

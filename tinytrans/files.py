@@ -39,6 +39,18 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Make the folder where it is missing; raises OSError, naming it, where nothing could be written into it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = os.fspath(folder)
+        raise
+
+
 def sweep(folder: Path, prefix: str, suffix: str = "") -> None:
     """Remove what killed writers have left in the folder under such names, ten minutes ago or longer."""
     for left in folder.iterdir():

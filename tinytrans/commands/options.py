@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     sources = f"{', '.join(sorted(TEXTS))} or a text file (default: tales)"
     shapes = [name for name, config in PRESETS.items() if isinstance(config, GPTConfig)]
     place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    place.add_argument("--device", type=device, help="cpu, cuda, ... (default: a GPU if there is one)")
 
     voice = argparse.ArgumentParser(add_help=False)
     add = voice.add_argument
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", required=True, metavar="FOLDER", help=TRAINED)
     add("--data", help=f"{', '.join(sorted(TEXTS))} or a text file (default: what it was trained with)")
     add("--batch", type=positive, default=DEFAULTS["batch"], help=f"texts at once (default: {DEFAULTS['batch']})")
-    add("--json", action="store_true", help='{"validation": loss, "perplexity": p, "texts": n, "tokens": n}')
+    add("--json", action="store_true", help='{"validation": loss, "perplexity": p or null if infinite, "texts": n, ...}')
 
     about = """How many numbers a preset's model learns, and where they are. Nothing is allocated: the largest is
     counted as fast as the smallest. A matrix that two parts share counts once."""
@@ -136,6 +136,16 @@ def seed(text: str) -> int:
     if not 0 <= number < 2**32:
         raise argparse.ArgumentTypeError(f"{number} does not lie in 0 ... {2**32 - 1}")
     return number
+
+
+def device(text: str) -> str:
+    """The name of a device, for argparse; whether it is there, `tinytrans.device.pick` says.
+
+    Not "meta": what lies there has a shape and no numbers.
+    """
+    if text.partition(":")[0] == "meta":
+        raise argparse.ArgumentTypeError(f"on {text!r} there are no numbers to compute with")
+    return text
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:

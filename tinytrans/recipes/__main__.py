@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from tinytrans.commands.options import one_of, seed
+from tinytrans.commands.options import device, one_of, seed
 from tinytrans.commands.outcome import Work, outcome
 from tinytrans.recipes import KEPT, RECIPES
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"put the model among those that come with the library, if all aims are reached ({', '.join(KEPT)})",
     )
-    made.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    made.add_argument("--device", type=device, help="cpu, cuda, ... (default: a GPU if there is one)")
     return made
 
 

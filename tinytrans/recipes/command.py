@@ -7,6 +7,7 @@ import sys
 
 from tinytrans import checkpoints
 from tinytrans.device import pick
+from tinytrans.files import check_writable
 from tinytrans.models import load_model
 from tinytrans.recipes import recipe
 from tinytrans.recipes.report import Run, as_json, as_table, measured
@@ -14,7 +15,12 @@ from tinytrans.tokenizers import load_tokenizer
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one recipe -> 0; 1 where an aim was missed, of which a quick run has none; 130 after Ctrl-C."""
+    """Run one recipe -> 0; 1 where an aim was missed, of which a quick run has none; 130 after Ctrl-C.
+
+    Raises OSError at once, not after minutes of training, where nothing can be written into `--out`.
+    """
+    if args.out is not None:
+        check_writable(args.out)
     told = Run(seed=args.seed, quick=args.quick, device=pick(args.device), out=args.out, progress=not args.json)
     try:
         report = measured(recipe(args.name), told)
