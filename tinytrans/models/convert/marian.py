@@ -27,14 +27,21 @@ FIXED = (*TABLES, "final_logits_bias")
 
 
 def describe(model: Any) -> EncDecConfig:
-    """Their model -> our config; the bias of the logits is ours only if it is not 0."""
+    """Their model -> our config."""
     c = model.config
-    demand_usual(c, is_causal=None)
-    demand(c, share_encoder_decoder_embeddings=True, tie_word_embeddings=True, decoder_vocab_size=c.vocab_size)
-    demand(c, decoder_attention_heads=c.encoder_attention_heads, decoder_ffn_dim=c.encoder_ffn_dim)
+    demand(c, share_encoder_decoder_embeddings=True, decoder_vocab_size=c.vocab_size)
     if c.d_model % 2:
         raise ValueError(f"d_model {c.d_model} is odd, and their sines and cosines are then not halves")
     check_sines(model)
+    return shared_config(model)
+
+
+def shared_config(model: Any, **others: Any) -> EncDecConfig:
+    """What their config says as BART's does, and others, in ours; the logits' bias is ours only if it is not 0."""
+    c = model.config
+    demand_usual(c, is_causal=None)
+    demand(c, tie_word_embeddings=True)
+    demand(c, decoder_attention_heads=c.encoder_attention_heads, decoder_ffn_dim=c.encoder_ffn_dim)
     return EncDecConfig(
         vocab_size=c.vocab_size,
         n_layers=c.encoder_layers,
@@ -47,6 +54,7 @@ def describe(model: Any) -> EncDecConfig:
         scale_embedding=c.scale_embedding,
         head_bias=bool(model.final_logits_bias.any()),
         dropout=c.dropout,
+        **others,
     )
 
 
@@ -60,13 +68,18 @@ def check_sines(model: Any) -> None:
 
 
 def specify(c: EncDecConfig) -> tuple[str, dict[str, Any]]:
-    """Our config -> the name of their model and the values of its config; token 0 pads and starts unless told."""
-    demand(c, positions="sinusoidal", norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
-    demand(c, head_width=c.d_model // c.n_heads, embedding_width=c.d_model, embedding_norm=False)
-    demand(c, norm_eps=1e-5, tie=True)
+    """Our config -> the name of their model and the values of its config."""
+    demand(c, positions="sinusoidal", embedding_norm=False)
     if c.d_model % 2:
         raise ValueError(f"d_model {c.d_model} is odd, and their sines and cosines are then not halves")
-    return "MarianMTModel", {
+    return "MarianMTModel", shared_values(c)
+
+
+def shared_values(c: EncDecConfig) -> dict[str, Any]:
+    """The values of their config, as of BART's, for our config; token 0 pads and starts unless told."""
+    demand(c, norm="layer", residual="post", bias=True, kv_heads=c.n_heads, qk_norm=False)
+    demand(c, head_width=c.d_model // c.n_heads, embedding_width=c.d_model, norm_eps=1e-5, tie=True)
+    return {
         "vocab_size": c.vocab_size,
         "encoder_layers": c.n_layers,
         "decoder_layers": c.decoder_layers,
