@@ -169,6 +169,13 @@ def test_windows_reach_both_ends():
 
 
 @streams
+def test_batches_are_numbered_from_0(stream):
+    """A step below 0 raises ValueError and is named: a stream without end has no last batch."""
+    with pytest.raises(ValueError, match="step -1: batches are numbered from 0"):
+        stream(0)[-1]
+
+
+@streams
 def test_a_step_is_always_the_same_batch(stream):
     """Batch `step` depends on seed and step alone, not on what was asked for before; another seed gives others."""
     one, two = stream(0), stream(0)

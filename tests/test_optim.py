@@ -65,6 +65,20 @@ def test_the_warm_up_is_as_long_as_it_says() -> None:
         assert [schedule(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "named"),
+    [
+        (partial(wsd, -1, warmup=5, total=10, decay=2), "step -1, warmup 5 and decay 2"),
+        (partial(wsd, 0, warmup=-5, total=10, decay=2), "step 0, warmup -5 and decay 2"),
+        (partial(wsd, 0, warmup=5, total=10, decay=-2), "step 0, warmup 5 and decay -2"),
+    ],
+)
+def test_no_run_is_shorter_than_nothing(schedule: partial[float], named: str) -> None:
+    """A step, a warm-up or a decay below 0 raises ValueError and is named."""
+    with pytest.raises(ValueError, match=f"{named} count from 0"):
+        schedule()
+
+
 def test_the_cosine_passes_its_middle_and_ends_at_its_floor() -> None:
     """Half-way down the cosine stands half-way between 1 and the floor; from the total on it stays at the floor."""
     assert warmup_cosine(30, warmup=10, total=50, floor=0.2) == pytest.approx(0.6)

@@ -148,6 +148,12 @@ def windows(ids: Tensor, starts: Tensor, T: int) -> tuple[Tensor, Tensor]:
     return ids[at], ids[at + 1]
 
 
+def check_step(step: int) -> None:
+    """Raise ValueError, naming it, for a step below 0: an endless stream has no last batch to count from."""
+    if step < 0:
+        raise ValueError(f"step {step}: batches are numbered from 0")
+
+
 class Batches(ABC):
     """An endless stream of batches: `batches[step]` is always the same batch, `next(batches)` goes on from `step`."""
 
@@ -158,7 +164,7 @@ class Batches(ABC):
 
     @abstractmethod
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step, whichever was asked for before."""
+        """The batch of a step, whichever was asked for before; raises ValueError for a step below 0."""
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -184,7 +190,7 @@ class Shuffled:
     """Which things come together: a step -> the numbers of those in its batch, `Shuffled(sizes, 8)[step]`.
 
     All are shuffled anew in every epoch; what does not fill a batch waits for the next one. Among `sort` batches things
-    of like size stand together. Raises ValueError for fewer things than one batch holds.
+    of like size stand together. Raises ValueError for fewer things than one batch holds, and for a step below 0.
 
     >>> sorted(Shuffled([1] * 6, 3)[0] + Shuffled([1] * 6, 3)[1])
     [0, 1, 2, 3, 4, 5]
@@ -199,6 +205,7 @@ class Shuffled:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def __getitem__(self, step: int) -> list[int]:
+        check_step(step)
         epoch, i = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, self._shuffle(epoch))
@@ -292,5 +299,6 @@ class WindowBatches(Batches):
         self.ids, self.T = ids, T
 
     def __getitem__(self, step: int) -> Batch:
+        check_step(step)
         starts = np.random.default_rng([self.seed, step]).integers(len(self.ids) - self.T, size=self.batch_size)
         return Batch(*windows(self.ids, torch.from_numpy(starts), self.T))

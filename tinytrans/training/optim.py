@@ -32,11 +32,14 @@ def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.0) -> flo
 def wsd(step: int, *, warmup: int, total: int, decay: int) -> float:
     """A line up over `warmup` steps, 1, a line down over the last `decay` of `total`: a step < total -> (0, 1].
 
-    Warm-up, stable, decay. Source: Hu et al. 2024 (MiniCPM), arXiv 2404.06395.
+    Warm-up, stable, decay. Raises ValueError where step, warmup or decay is below 0.
+    Source: Hu et al. 2024 (MiniCPM), arXiv 2404.06395.
 
     >>> [wsd(step, warmup=2, total=6, decay=2) for step in range(6)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
     """
+    if min(step, warmup, decay) < 0:
+        raise ValueError(f"step {step}, warmup {warmup} and decay {decay} count from 0")
     return max(0.0, min(1.0, (step + 1) / max(1, warmup), (total - step) / max(1, decay)))
 
 
