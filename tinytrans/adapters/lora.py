@@ -34,7 +34,7 @@ def lora_linear(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float) -
 
 
 def correction(x: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
-    """What the adapter adds: (alpha / r) B A x. First down to r numbers, then up: never the full matrix B A."""
+    """What the adapter adds: (alpha / r) B A x, x (..., D_in), a (r, D_in), b (D_out, r) -> (..., D_out)."""
     return F.linear(alpha / a.shape[0] * F.linear(x, a), b)
 
 
@@ -63,7 +63,8 @@ class LoRALinear(nn.Module):
     A is random with variance 1 / D_in, B is zero, so that the layer starts as its base; were both zero, neither would
     ever learn. Dropout falls on the correction's input alone. Who reads `weight` (a cross-attention takes its rows
     apart) gets the corrected one. Its state dict is that of the unmerged layer, merged or not: nothing can be added
-    twice. Source: Hu et al. 2021, arXiv 2106.09685.
+    twice. Raises ValueError for a rank below 1, an alpha that is not finite and a dropout outside [0, 1].
+    Source: Hu et al. 2021, arXiv 2106.09685.
     """
 
     def __init__(
@@ -100,15 +101,18 @@ class LoRALinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
+        """The matrix (D_out, D_in) by which the layer multiplies, the correction in it."""
         W = self.base.weight
         return merged_weight(W, self.a, self.b, self.alpha) if self.active and not self.merged else W
 
     @property
     def bias(self) -> Tensor | None:
+        """The base's (D_out,): LoRA corrects none."""
         return self.base.bias
 
     @property
     def merged(self) -> bool:
+        """Whether the correction is in the base's weight."""
         return bool(self._original)
 
     def merge(self) -> None:
@@ -166,7 +170,7 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
 def merge(model: Model) -> Model:
     """The model itself, its corrections added into the weights: the same function, as fast as the base.
 
-    Nothing in it trains until `unmerge`.
+    Nothing in it trains until `unmerge`. Raises ValueError where it has no adapter, as do all that want one here.
     """
     for layer in adapters_in(model).values():
         layer.merge()
@@ -193,7 +197,7 @@ def unwrap(model: Model) -> Model:
 def base_only(model: Model) -> Iterator[Model]:
     """Within, the model is its base: the reference of DPO or PPO without a second copy; afterwards what it was before.
 
-    Raises ValueError where the adapter is merged.
+    Raises ValueError where the adapter is merged: then there is no base apart.
     """
     layers = adapters_in(model)
     for name, layer in layers.items():

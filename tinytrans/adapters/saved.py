@@ -20,7 +20,10 @@ FORMAT = "tinytrans lora 1"
 
 
 def save_adapter(model: nn.Module, path: str | Path) -> None:
-    """The model's adapter alone becomes the file `path`, written beside its place and renamed: whole or not there."""
+    """The model's adapter alone becomes the file `path`, written beside its place and renamed: whole or not there.
+
+    Raises ValueError where the model has none.
+    """
     alphas = {name: layer.alpha for name, layer in adapters_in(model).items()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter_state(model).items()}
     write_whole(path, to_bytes(tensors, metadata={"format": FORMAT, "alpha": json.dumps(alphas)}))
@@ -29,7 +32,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> None:
 def load_adapter(model: Model, path: str | Path) -> Model:
     """A base model and an adapter's file -> the model itself, adapted; one that `lora` has prepared gets the numbers.
 
-    Raises ValueError, and leaves the model as it was, where the file is no adapter or one for another model.
+    Raises FileNotFoundError where there is no file, and ValueError, leaving the model as it was, where it is no adapter
+    or one for another model.
     """
     alphas, tensors = _read(path)
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -49,7 +53,7 @@ def load_adapter(model: Model, path: str | Path) -> Model:
 
 
 def _check(path: str | Path, name: str, layer: nn.Linear | LoRALinear, a: Tensor, b: Tensor, alpha: float) -> None:
-    """The file's A and B fit the layer, and the adapter that the layer may already have."""
+    """Raise ValueError unless the file's A and B fit the layer, and the adapter that the layer may already have."""
     if a.dim() != 2 or b.dim() != 2 or not 1 <= len(a) == b.shape[1]:
         raise ValueError(f"{path} holds no (r, D_in) and (D_out, r) for {name}, but {tuple(a.shape)}, {tuple(b.shape)}")
     if wrong := [tensor.dtype for tensor in (a, b) if not tensor.is_floating_point()]:
@@ -64,7 +68,7 @@ def _check(path: str | Path, name: str, layer: nn.Linear | LoRALinear, a: Tensor
 
 
 def _read(path: str | Path) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """An adapter's file -> the alpha of each layer, and the tensors A and B of each."""
+    """An adapter's file -> the alpha of each layer, and the tensors A and B of each; raises as `load_adapter`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no adapter {path}")
     try:
@@ -83,7 +87,7 @@ def _read(path: str | Path) -> tuple[dict[str, float], dict[str, Tensor]]:
 
 
 def _alphas(path: str | Path, text: str) -> dict[str, float]:
-    """What the header says of each layer's alpha: JSON, by name a finite number."""
+    """What the header says of each layer's alpha: JSON, by name a finite number; raises ValueError for other things."""
     try:
         alphas: dict[str, float] = json.loads(text)
         if not all(math.isfinite(alpha) for alpha in alphas.values()):

@@ -20,7 +20,8 @@ from tinytrans.adapters.trainable import Model, linear_layers, replace
 class Split(nn.Module):
     """The rows of one linear layer as several layers side by side: x (..., D) -> (..., D_out), the same numbers.
 
-    Whoever reads `weight` and `bias` gets those of the parts, one under the other, adapters included.
+    Whoever reads `weight` and `bias` gets those of the parts, one under the other, adapters included. Raises ValueError
+    where the widths do not sum to D_out, and where a part cannot have its name or its width.
 
     >>> layer = Split(nn.Linear(4, 6), {"q": 2, "k": 2, "v": 2})
     >>> layer.q, layer(torch.zeros(3, 4)).shape
@@ -43,10 +44,12 @@ class Split(nn.Module):
 
     @property
     def weight(self) -> Tensor:
+        """The parts' matrices (D_out, D), one under the other."""
         return torch.cat([part.weight for part in self.parts()])
 
     @property
     def bias(self) -> Tensor | None:
+        """The parts' biases (D_out,), one behind the other, if they have any."""
         biases = [part.bias for part in self.parts()]
         return None if biases[0] is None else torch.cat(biases)
 

@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", required=True, metavar="FOLDER", help=TRAINED)
     add("--data", help=f"{', '.join(sorted(TEXTS))} or a text file (default: what it was trained with)")
     add("--batch", type=positive, default=DEFAULTS["batch"], help=f"texts at once (default: {DEFAULTS['batch']})")
-    add("--json", action="store_true", help='{"validation": loss, "perplexity": p or null if infinite, "texts": n, ...}')
+    add("--json", action="store_true", help='{"validation": loss, "perplexity": p (infinite: null), "texts": n, ...}')
 
     about = """How many numbers a preset's model learns, and where they are. Nothing is allocated: the largest is
     counted as fast as the smallest. A matrix that two parts share counts once."""

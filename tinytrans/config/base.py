@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_
 class Config:
     """What every config can do: check its choices and its sizes at birth, and be written and read as plain values.
 
-    An `int` is a size and must be positive, a `Literal` one of its choices, a config one of its kind; raises
-    ValueError, naming the value.
+    An `int` is a size and must be positive, or as `..._id` a token's, from 0; a `float` is finite, `dropout` in [0, 1),
+    a `Literal` one of its choices, a config one of its kind. Raises ValueError, naming the value, for anything else.
     """
 
     model: ClassVar[str]
@@ -46,7 +46,7 @@ class Config:
 
 
 def check(name: str, value: Any, kind: Any) -> None:
-    """Raise ValueError unless the value is what a field of this kind may hold: one of its choices, a size, or None."""
+    """Raise ValueError, naming it, unless the value is one that a field of this kind may hold, as `Config` says."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ValueError(f"{name} {value!r} is not one of {', '.join(get_args(kind))}")
     if (configs := configs_of(kind)) and not (value is None and type(None) in get_args(kind)):
@@ -64,7 +64,7 @@ def check(name: str, value: Any, kind: Any) -> None:
 
 
 def check_positive(config: Config, *names: str) -> None:
-    """Raise ValueError, naming the value, where a field of these is a number, and not a positive one."""
+    """Raise ValueError, naming the value, where one of these fields is a number that is not positive; None is fine."""
     for name in names:
         if (value := getattr(config, name)) is not None and not value > 0:
             raise ValueError(f"{name} {value} is not positive")

@@ -10,9 +10,13 @@ from tinytrans.config.base import Config, check_positive
 from tinytrans.config.rope import RopeScaling, YarnScaling
 
 Norm = Literal["layer", "rms"]
+"""A name in `tinytrans.nn.norms.NORMS`."""
 Residual = Literal["pre", "post"]
+"""A name in `tinytrans.nn.block.RESIDUALS`."""
 FeedForward = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "swiglu"]
+"""A name in `tinytrans.nn.feedforward.FEEDFORWARDS`."""
 Head = Literal["pooled", "pretraining", "classifier", "spans"]
+"""A name in `tinytrans.models.bert.HEADS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class ModelConfig(Config):
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.n_heads % self.kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.kv_heads}")
-        check_positive(self, "norm_eps", *(name for name in ("rope_base",) if hasattr(self, name)))
+        check_positive(self, "norm_eps", *(["rope_base"] if hasattr(self, "rope_base") else []))
         if getattr(self, "positions", None) == "rope" and self.head_width % 2:
             width = (
                 f"d_model {self.d_model} / n_heads {self.n_heads}" if self.d_head is None else f"d_head {self.d_head}"
@@ -75,7 +79,7 @@ class GPTConfig(ModelConfig):
 
     `rope_scaling` is for texts longer than the model was once trained on. `embedding_norm` normalises the token
     embeddings. `zero_init` starts every output projection at 0, so that at birth each block changes nothing (Zhang et
-    al. 2019, arXiv 1901.09321).
+    al. 2019, arXiv 1901.09321). Raises ValueError also for a rope_scaling without rope, or one that the base forbids.
     """
 
     model = "gpt"
@@ -197,7 +201,8 @@ class ViTConfig(ModelConfig):
 class JointConfig(ReaderConfig):
     """What a decoder is built from that reads several encoders at once: theirs by BERT's and ViT's configs, its own.
 
-    An encoder's width, depth and dropout are those of its own config, and so are its head's, which it will not have.
+    An encoder's width, depth and dropout are those of its own config; the head that its config names, it will not have.
+    Raises ValueError also where there is no encoder.
     """
 
     model = "joint"
@@ -215,7 +220,7 @@ class MultimodalConfig(Config):
     """What a decoder that reads images among its tokens is built from: a vision encoder's config and a GPT's.
 
     An image stands in the text as n_image_tokens tokens `image_id`. With `freeze_vision` training leaves the vision
-    encoder as it is.
+    encoder as it is. Raises ValueError also where image_id is outside the text's vocabulary, or no image fits max_len.
     """
 
     model = "multimodal"

@@ -12,7 +12,10 @@ from tinytrans.config.base import Config, check_positive
 
 @dataclass(frozen=True, kw_only=True)
 class LinearScaling(Config):
-    """Every rotation `factor` times slower: positions come closer together, as many as are needed."""
+    """Every rotation `factor` times slower: positions come closer together, as many as are needed.
+
+    Raises ValueError unless factor > 0.
+    """
 
     model = "linear"
 
@@ -27,7 +30,7 @@ class LinearScaling(Config):
 class Llama3Scaling(Config):
     """As Llama 3.1: pairs that turn less than `low` times within `trained_len` positions become `factor` times slower.
 
-    Those that turn more than `high` times stay. Raises ValueError unless low < high.
+    Those that turn more than `high` times stay. Raises ValueError unless factor > 0 and low < high.
     """
 
     model = "llama3"
@@ -49,7 +52,8 @@ class YarnScaling(Config):
     """As YaRN: pairs that turn less than `slow` times within `trained_len` positions become `factor` times slower.
 
     Those that turn more than `fast` times stay; `truncate` puts both borders on whole pairs. Queries and keys become
-    `amplitude` times longer, 1 + 0.1 ln factor unless given. Raises ValueError unless slow < fast.
+    `amplitude` times longer, 1 + 0.1 ln factor unless given. Raises ValueError unless factor and amplitude are positive
+    and 0 < slow < fast.
     """
 
     model = "yarn"
@@ -69,3 +73,4 @@ class YarnScaling(Config):
 
 
 RopeScaling = LinearScaling | Llama3Scaling | YarnScaling
+"""Any of the three."""

@@ -38,12 +38,17 @@ MODELS: dict[str, type[Pretrained]] = {
 
 
 def build(config: Config) -> Pretrained:
-    """A new model of whatever kind the config is for."""
+    """A new model of whatever kind the config is for; raises ValueError for one that is for a part of a model."""
+    if config.model not in MODELS:
+        raise ValueError(f"a config of {config.model!r} is for none of the models {', '.join(MODELS)}")
     return MODELS[config.model](config)
 
 
 def load_model(folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Pretrained:
-    """The model in a folder, whichever `save_pretrained` wrote; raises ValueError for one of an unknown name."""
+    """The model in a folder, whichever `save_pretrained` wrote, in eval mode.
+
+    Raises ValueError for one of an unknown name, and as `Pretrained.from_pretrained` does.
+    """
     values, weights = read(folder, device)
     model = MODELS.get(name) if isinstance(name := values.get("model"), str) else None
     if model is None:

@@ -115,7 +115,7 @@ class PretrainingHead(nn.Module):
 
     The tokens' head is a transform, the embedding's matrix and a bias of its own. Of the two classes, 0 says that the
     second sentence follows the first and 1 that it does not: so the published weights have it, and so has
-    `tinytrans.data.masking` (`unrelated`). Source: Devlin et al. 2018, section 3.1.
+    `tinytrans.data.masking` (`unrelated`). Source: Devlin et al. 2018, section 3.1, arXiv 1810.04805.
     """
 
     def __init__(self, config: BERTConfig) -> None:
@@ -135,7 +135,10 @@ class PretrainingHead(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """One label for the whole sequence: hidden (B, T, D) -> logits (B, n_classes). Source: section 4.1."""
+    """One label for the whole sequence: hidden (B, T, D) -> logits (B, n_classes).
+
+    Source: Devlin et al. 2018, section 4.1, arXiv 1810.04805.
+    """
 
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
@@ -147,7 +150,10 @@ class ClassifierHead(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """Where an answer stands: hidden (B, T, D) -> logits of its start (B, T) and end (B, T). Source: section 4.2."""
+    """Where an answer stands: hidden (B, T, D) -> logits of its start (B, T) and end (B, T).
+
+    Source: Devlin et al. 2018, section 4.2, arXiv 1810.04805.
+    """
 
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
@@ -171,7 +177,7 @@ def best_span(start: Tensor, end: Tensor, *, mask: Tensor | None = None, max_len
     """The likeliest answer: logits of start and end (B, T) -> its first and last position (B, 2), in this order.
 
     argmax of start_i + end_j over i <= j < i + max_len; the mask (B, T) says where an answer may stand.
-    Source: Devlin et al. 2018, section 4.2.
+    Source: Devlin et al. 2018, section 4.2, arXiv 1810.04805.
 
     >>> best_span(torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[6.0, 2.0, 0.0]]))
     tensor([[0, 0]])

@@ -50,7 +50,8 @@ class EncoderDecoder(Reader):
 
         To learn, hand in the targets shifted right (`shift_right`). Of each source lengths (B,) places are real, all S
         unless given; the source's mask (B, 1, S) hides more of it, from the encoder and from the decoder's reading of
-        it, and the mask (T, T) or (B, T, T) more of the target.
+        it, and the mask (T, T) or (B, T, T) more of the target. Raises ValueError for ids, lengths and masks that
+        do not fit each other or the config.
         """
         if lengths is not None:
             check_ids(source, self.config.vocab_size)

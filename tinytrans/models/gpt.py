@@ -98,7 +98,8 @@ class GPT(Pretrained):
         a sequence, S = cache.length + T, and the logits are those of the whole sequence at once. Positions, (T,) or a
         row's own (B, T), are given where they don't simply follow each other, as behind padding on the left; ALiBi asks
         for none, and counts the places between two tokens.
-        Raises ValueError for ids of a wrong type or shape, outside the vocabulary, or further than the positions reach.
+        Raises ValueError for ids of a wrong type or shape, outside the vocabulary, or further than the positions reach,
+        and for a mask, positions or a cache that do not go with them.
         """
         return self.head(self.hidden(ids, mask=mask, positions=positions, cache=cache))
 

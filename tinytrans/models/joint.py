@@ -104,7 +104,10 @@ class Joint(Reader):
         return self.decode(target, memory, memory_mask=memory_mask, mask=mask)
 
     def encode(self, sources: Sources, *, masks: Sequence[Tensor | None] | None = None) -> tuple[Tensor, Tensor | None]:
-        """Sources -> the memory (B, S, D) of all of them, and its mask (B, 1, S), or None where nothing is hidden."""
+        """Sources -> the memory (B, S, D) of all of them, and its mask (B, 1, S), or None where nothing is hidden.
+
+        Raises ValueError as `forward` does.
+        """
         n = len(self.config.encoders)
         masks = [None] * n if masks is None else masks
         if not len(sources) == len(masks) == n:

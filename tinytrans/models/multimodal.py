@@ -83,8 +83,8 @@ class Multimodal(Pretrained):
 
     A token a patch; the class token stays behind. The decoder is causal among image tokens as among all others: each
     has already seen the whole image within the encoder.
-    Source: Liu et al. 2023 (LLaVA), section 4.1, arXiv 2304.08485; the images' room in the ids: Alayrac et al. 2022
-    (Flamingo), arXiv 2204.14198.
+    Source: Liu et al. 2023 (LLaVA), section 4.1, arXiv 2304.08485; a sign in the text for each image: Alayrac et al.
+    2022 (Flamingo), arXiv 2204.14198.
 
     >>> from tinytrans.config import PRESETS
     >>> model = Multimodal(PRESETS["digits-to-words"])
@@ -140,7 +140,7 @@ class Multimodal(Pretrained):
         """Ids (B, T) and the M images (M, C, H, W) that they have room for -> logits (B, T, V).
 
         Other arguments as GPT's. With a cache, images come with the ids that have their room, and with no later ones.
-        Raises ValueError where the room in the ids is not that of the images.
+        Raises ValueError where the room in the ids is not that of the images, and as GPT and ViT do.
         """
         return self.text.head(self.hidden(ids, images, mask=mask, positions=positions, cache=cache))
 
@@ -202,6 +202,7 @@ class GivenImages:
         positions: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
+        check_ids(ids, self.model.config.text.vocab_size)
         text, x = self.model.text, self.model.text.embedding(ids)
         if cache is None or cache.length == 0:  # later ids are words, and the cache knows the images
             x = put_in(x, self.features, ids == self.model.config.image_id)

@@ -66,13 +66,20 @@ class Pretrained(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
-        """The model that `save_pretrained` wrote, ready to use (in eval mode); raises as `read` does."""
+        """The model that `save_pretrained` wrote, ready to use (in eval mode).
+
+        Raises FileNotFoundError where a file is missing, ValueError where one is damaged or they do not fit each other,
+        and for a device that is not there.
+        """
         values, weights = read(folder, device)
         return cls.from_weights(cls.Config.from_dict(values), weights)
 
     @classmethod
     def from_weights(cls, config: AnyConfig, weights: dict[str, Tensor]) -> Self:
-        """The model of this config with these weights, in eval mode; raises as `fill` does."""
+        """The model of this config with these weights, in eval mode.
+
+        Raises ValueError as `fill` does, and for a config of a depth or a size that no such weights can have.
+        """
         check_depth(config, len(weights))
         try:
             with torch.device("meta"):  # no memory and no chance spent on weights that are about to be replaced

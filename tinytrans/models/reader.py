@@ -116,7 +116,7 @@ class Reader(Pretrained):
 
         With a cache the ids are the next T of the target, and the logits are those of the whole target at once. The
         mask hides more of the target; positions, (T,) or a row's own (B, T), are given where they don't simply follow
-        each other, as behind padding on the left.
+        each other, as behind padding on the left. Raises ValueError for what does not fit the config, or the memory.
         """
         check_ids(target, self.config.vocab_size)
         if positions is None:

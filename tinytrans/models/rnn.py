@@ -21,7 +21,8 @@ from tinytrans.models.pretrained import Pretrained
 from tinytrans.models.stack import check_ids
 from tinytrans.nn.recurrent import CELLS, AdditiveAttention, attentive_step
 
-State: TypeAlias = tuple[Tensor, ...]  # (h,), or for an LSTM (h, c), each (n_layers, B, D)
+State: TypeAlias = tuple[Tensor, ...]
+"""(h,), or for an LSTM (h, c), each (n_layers, B, D)."""
 
 
 class Memory(NamedTuple):
@@ -109,7 +110,8 @@ class Decoder(nn.Module):
     def step(self, x: Tensor, memory: Memory, state: State) -> tuple[Tensor, State, Tensor]:
         """One step with attention: x (B, E) -> what the head reads (B, D + M), the new state, weights (B, S).
 
-        The query is the state before the step: where to look is decided before anything is said.
+        The query is the state before the step: where to look is decided before anything is said. Raises ValueError
+        where the decoder has no attention.
         """
         if self.attention is None or memory.prepared is None:
             raise ValueError("this decoder has no attention")
@@ -148,7 +150,10 @@ class Seq2Seq(Pretrained):
         return self.decoder(target, memory, memory.state)[0]
 
     def align(self, source: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
-        """How much of each source place every step reads while it is told the target: (B, T, S), rows sum to 1."""
+        """How much of each source place every step reads while it is told the target: (B, T, S), rows sum to 1.
+
+        Raises ValueError for ids or lengths that do not fit, and where the model has no attention.
+        """
         memory = self.read(source, lengths)
         self.check_target(target, memory)
         weights = self.decoder(target, memory, memory.state)[2]
@@ -157,7 +162,7 @@ class Seq2Seq(Pretrained):
         return weights
 
     def read(self, source: Tensor, lengths: Tensor | None = None) -> Memory:
-        """Source (B, S) -> what the decoder needs of it, once for all steps."""
+        """Source (B, S) -> what the decoder needs of it, once for all steps; raises ValueError as `forward` does."""
         check_ids(source, self.config.source_vocab_size, "source vocabulary")
         B, S = source.shape
         lengths = torch.full((B,), S, device=source.device) if lengths is None else lengths

@@ -21,6 +21,7 @@ from tinytrans.nn.rope_scaling import linear, llama3, yarn, yarn_amplitude
 
 STD = 0.02  # of all weights at birth, GPT-2's and BERT's
 SPEEDS: dict[str, Callable[..., Tensor]] = {"linear": linear, "llama3": llama3, "yarn": yarn}
+"""name of a RoPE scaling -> what computes its speeds in the place of `frequencies`."""
 
 
 class Stack(nn.Module):
@@ -46,7 +47,11 @@ class Stack(nn.Module):
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """x (B, T, D) -> (B, T, D), with memory (B, S, D), or its keys and values for each block (`remember`)."""
+        """x (B, T, D) -> (B, T, D), with memory (B, S, D), or its keys and values for each block (`remember`).
+
+        Raises ValueError for masks that are not bool or do not fit, for a memory that no block reads, and for none
+        where every block wants one.
+        """
         B, T, _ = x.shape
         check_mask(mask, B, T, T if cache is None else cache.length + T)
         if memory is not None:

@@ -18,7 +18,8 @@ def patchify(images: Tensor, P: int) -> Tensor:
     """Cut images into squares of P x P pixels, row by row: (B, C, H, W) -> (B, N, C P P) with N = H/P W/P.
 
     Within a patch the numbers are in the order channel, row, column, as in a convolution's kernel.
-    Raises ValueError where P does not divide height and width. Source: Dosovitskiy et al. 2020, section 3.1.
+    Raises ValueError where P does not divide height and width.
+    Source: Dosovitskiy et al. 2020, section 3.1, arXiv 2010.11929.
 
     >>> patchify(torch.arange(8.0).reshape(1, 1, 2, 4), 2)
     tensor([[[0., 1., 4., 5.],
@@ -34,6 +35,8 @@ def patchify(images: Tensor, P: int) -> Tensor:
 
 def unpatchify(patches: Tensor, C: int, H: int, W: int) -> Tensor:
     """Put an image together again: patches (B, N, C P P) -> (B, C, H, W), `patchify` undone.
+
+    Raises ValueError where so many patches of this size make no such image.
 
     >>> unpatchify(torch.tensor([[[0.0, 1, 4, 5], [2, 3, 6, 7]]]), C=1, H=2, W=4)
     tensor([[[[0., 1., 2., 3.],

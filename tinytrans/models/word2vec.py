@@ -22,8 +22,6 @@ from tinytrans.models.pretrained import Pretrained
 
 NOBODY = -1  # stands in a context where a window reaches past its sentence
 
-# ---- sentences -> what is guessed from what
-
 
 def window_pairs(sentence: Sequence[int], width: int) -> list[tuple[int, int]]:
     """A sentence's ids -> (centre, context) for each word and each other at most width places away.
@@ -130,9 +128,6 @@ def draw_negatives(
     raise ValueError(f"{count} of {negatives.numel()} negatives are still right answers after {tries} draws")
 
 
-# ---- losses
-
-
 def mean_vector(vectors: Tensor, present: Tensor) -> Tensor:
     """The mean of the vectors that are present: (B, C, D), bool (B, C) -> (B, D); of none, zeros.
 
@@ -178,9 +173,6 @@ def negative_sampling_loss(hidden: Tensor, positive: Tensor, negatives: Tensor) 
     return -(F.logsigmoid(right) + F.logsigmoid(-wrong).sum(dim=-1)).mean()
 
 
-# ---- what the vectors know
-
-
 class Neighbours(NamedTuple):
     """The nearest words, nearest first: ids (k,) and cosines (k,)."""
 
@@ -221,9 +213,6 @@ def analogy(vectors: Tensor, a: int, b: int, c: int, k: int = 1) -> Neighbours:
     """
     unit = F.normalize(vectors, dim=-1)
     return nearest(vectors, unit[b] - unit[a] + unit[c], k, exclude=[a, b, c])
-
-
-# ---- the model
 
 
 class Word2Vec(Pretrained):

@@ -160,7 +160,8 @@ def fused_attend(
     """`attend` from one kernel (torch's scaled_dot_product_attention): the same numbers, sooner, in less memory.
 
     q (B, H, T, K), k and v (B, G, S, ...) with H a multiple of G -> (B, H, T, d_v). `causal=True` is the mask
-    `causal(T, S)` without building it where the kernel can do so; `mask` is bool and broadcasts to (B, H, T, S).
+    `causal(T, S)` without building it where the kernel can do so; `mask` is bool and broadcasts to (B, H, T, S);
+    `bias` (H, T, S) is added to the scores. Raises ValueError for a mask that is not bool, which would be added, too.
     Source: Dao et al. 2022 (FlashAttention), arXiv 2205.14135.
     """
     if mask is not None and mask.dtype != torch.bool:  # which the kernel would add to the scores
@@ -187,7 +188,8 @@ class Attention(nn.Module):
     mixes what they found. With n_kv_heads = G < H, groups of H / G heads share keys and values (multi-query: G = 1).
     One matrix `qkv` holds W_Q, W_K and W_V; in cross-attention its rows for keys and values read the memory.
 
-    Raises ValueError where the sizes do not divide. Sources: Vaswani et al. 2017, section 3.2.2, arXiv 1706.03762;
+    With `causal`, or a window, a token sees no later one. Raises ValueError where the sizes do not divide, or are below
+    1. Sources: Vaswani et al. 2017, section 3.2.2, arXiv 1706.03762;
     Ainslie et al. 2023 (grouped heads), arXiv 2305.13245; Dehghani et al. 2023 (norms on queries and keys), arXiv
     2302.05442.
 

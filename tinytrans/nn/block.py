@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tinytrans.nn.positions import Rotation
 
 Sublayer: TypeAlias = Callable[[Tensor], Tensor]
+"""(B, T, D) -> (B, T, D): attention, a feed-forward layer, or a norm."""
 Residual: TypeAlias = Callable[[Tensor, Sublayer, Sublayer], Tensor]
+"""(stream, norm, sublayer) -> the stream behind the sublayer, as `pre_norm` and `post_norm`."""
 
 
 def pre_norm(x: Tensor, norm: Sublayer, sublayer: Sublayer) -> Tensor:

@@ -83,7 +83,7 @@ class FullLayer(NamedTuple):
 class KVCache:
     """What a decoder has computed of the positions behind it, so that each new one is computed alone.
 
-    Memory: 2 n_layers batch max_len n_kv_heads head_width numbers (`nbytes`).
+    Memory: 2 n_layers batch max_len n_kv_heads head_width numbers (`nbytes`). Raises ValueError for sizes below 0.
 
     >>> cache = KVCache(n_layers=2, batch=1, max_len=8, n_kv_heads=1, head_width=4)
     >>> keys, values = cache[0].update(torch.ones(1, 1, 3, 4), torch.ones(1, 1, 3, 4))
@@ -140,12 +140,12 @@ class KVCache:
             raise ValueError(f"a cache for {said(*made)} does not fit a model of {said(*wanted)}: use its new_cache")
 
     def advance(self, T: int) -> None:
-        """Count T positions that every layer has written."""
+        """Count T positions that every layer has written; raises ValueError where there is no room for so many."""
         self.check(self.batch, T)
         self.length += T
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first positions; their room is written over."""
+        """Forget all but the first `length` positions, whose room is written over; raises ValueError for more."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind to {length}: the cache holds {self.length} positions")
         self.length = length

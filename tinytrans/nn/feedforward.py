@@ -145,7 +145,8 @@ def gated(h: Tensor) -> Tensor:
 def gated_width(d_ff: int, multiple: int = 1) -> int:
     """The width that gives three matrices as many parameters as two of width d_ff: 2/3 of it, rounded up.
 
-    To the next whole multiple of `multiple`, which suits the hardware. Source: Shazeer 2020, section 3.
+    To the next whole multiple of `multiple`, which suits the hardware. Source: Shazeer 2020, section 3,
+    arXiv 2002.05202.
 
     >>> gated_width(4 * 4096, multiple=256)  # Llama 7B
     11008
@@ -186,6 +187,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu2": relu2,
     "silu": F.silu,
 }
+"""name -> function, number by number: (...) -> (...)."""
 
 
 class FeedForward(nn.Module):
@@ -214,6 +216,8 @@ class FeedForward(nn.Module):
 
 class SwiGLU(nn.Module):
     """`swiglu` with its weights: x (..., D) -> (..., D); one matrix `up` holds W_gate above W_up.
+
+    Dropout acts on the F numbers that the gate lets pass.
 
     >>> SwiGLU(d_model=6, d_ff=16)(torch.zeros(5, 6)).shape
     torch.Size([5, 6])

@@ -164,7 +164,7 @@ class BatchNorm(nn.Module):
     """`batch_norm` with gains, shifts and running statistics: x (..., D) -> (..., D), not the same in train and eval.
 
     Not among NORMS: in training a text's numbers depend on the other texts of its batch, in evaluation on all of the
-    training's; with causal attention, even on its own future.
+    training's; with causal attention, even on its own future. Raises ValueError in training for less than 2 rows.
     """
 
     mean: Tensor

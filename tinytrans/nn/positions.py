@@ -186,7 +186,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate` itself, in three kernels."""
+    """`rotate` itself, in three kernels: x (..., T, K), cos and signed sin (..., T, K) -> (..., T, K)."""
     swapped = x.roll(x.shape[-1] // 2, dims=-1)  # (x2, x1), a copy, so we may work in place
     return swapped.mul_(sin).addcmul_(x, cos)
 
@@ -212,10 +212,11 @@ class Turn(torch.autograd.Function):
 
 
 def alibi_slopes(H: int, *, device: torch.device | str | None = None) -> Tensor:
-    """How fast each head loses sight of what is far: (H,), a falling geometric sequence that ends at 2^-8.
+    """How fast each head loses sight of what is far: H heads -> slopes (H,), each between 0 and 1.
 
-    2^(-8 h / H) for h = 1 ... H where H is a power of two; other H take the slopes of the power below and, of those of
-    the power above, every other one from the first. Source: Press et al. 2021, section 3, arXiv 2108.12409.
+    2^(-8 h / H) for h = 1 ... H where H is a power of two: they fall to 2^-8. Other H take the slopes of the power
+    below and, of those of the power above, every other one from the first.
+    Source: Press et al. 2021, section 3, arXiv 2108.12409.
 
     >>> alibi_slopes(2).tolist(), alibi_slopes(3).tolist()
     ([0.0625, 0.00390625], [0.0625, 0.00390625, 0.25])

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-LSTMState: TypeAlias = tuple[Tensor, Tensor]  # what it says, h, and what it keeps to itself, c
+LSTMState: TypeAlias = tuple[Tensor, Tensor]
+"""What it says, h, and what it keeps to itself, c: both (B, D)."""
 
 
 def rnn_step(x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor) -> Tensor:
@@ -32,9 +33,9 @@ def rnn_step(x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor) -> Tenso
 def gru_step(x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor) -> Tensor:
     """One step of the gated cell: a gate z says, number by number, how much of the old state stays.
 
-    r = sigmoid(W_r x + U_r h), z = sigmoid(W_z x + U_z h), n = tanh(W_n x + b_n + r (U_n h + c_n)),
-    h' = (1 - z) n + z h. x (B, E), h (B, D), w_x (3 D, E) holds W_r, W_z, W_n below each other,
-    w_h (3 D, D) and the biases (3 D,) likewise -> (B, D).
+    r = sigmoid(W_r x + b_r + U_r h + c_r), z = sigmoid(W_z x + b_z + U_z h + c_z),
+    n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h. x (B, E), h (B, D), w_x (3 D, E)
+    holds W_r, W_z, W_n below each other, w_h (3 D, D) and the biases b and c (3 D,) likewise -> (B, D).
     Source: Cho et al. 2014, arXiv 1406.1078, with the reset after the product, as in cuDNN.
 
     >>> zeros = torch.zeros

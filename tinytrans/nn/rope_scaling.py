@@ -64,7 +64,8 @@ def yarn(
     """Pairs of less than `slow` turns within trained_len positions become factor times slower, those above `fast` stay.
 
     Between the two the share of the old speed falls evenly from pair to pair, as in all code that is called YaRN (the
-    paper has `llama3`'s way); with `truncate` it begins and ends at whole pairs. -> (K/2,) radians per position.
+    paper has `llama3`'s way); with `truncate` it begins and ends at whole pairs. The base is above 1.
+    -> (K/2,) radians per position.
     Source: Peng et al. 2023, section 3.2, arXiv 2309.00071, and its authors' code.
 
     >>> yarn(8, 10000.0, factor=10.0, trained_len=1000, slow=1.0, fast=100.0)  # shares 1, 2/3, 1/3, 0

@@ -72,8 +72,9 @@ def beam_search(
 
     What finishes among the W best of a step waits among the W best finished ones; the search ends when no unfinished
     text can still overtake them. It looks at W V texts a step, of V^n in all: the best of all may be dropped early.
-    Of each row the first pads[b] ids are padding. Raises ValueError where prompt and answer exceed max_len, and at the
-    end FloatingPointError, naming the step and the row, where logits were NaN or infinite.
+    Of each row the first pads[b] ids are padding. Raises ValueError for prompts, numbers and stop ids that make no
+    sense, and where prompt and answer exceed max_len; and at the end FloatingPointError, naming the step and the row,
+    where logits were NaN or infinite.
     Source: Graves 2012, arXiv 1211.3711; Sutskever et al. 2014, section 3.2, arXiv 1409.3215.
     """
     check_prompts(ids, max_new_tokens, pads)

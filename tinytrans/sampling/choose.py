@@ -25,6 +25,7 @@ def sample(
 
     temperature = 0 is greedy: the most probable token, without chance. Raises FloatingPointError for a row without a
     largest finite logit (NaN, infinity); a GPU would have to wait for the answer, and gives such a row the id -1.
+    Raises ValueError for what are no logits, and for a temperature or a filter out of its range.
 
     >>> sample(torch.tensor([[1.0, 3.0, 2.0]]), temperature=0.0)
     tensor([1])

@@ -29,7 +29,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     """Only the k largest stay, all V of them if k > V; the rest becomes -inf.
 
     Of equals at the border as many stay as there is room for (all of them would be as good).
-    Raises ValueError unless k >= 1. Source: Fan et al. 2018, section 5.1, arXiv 1805.04833.
+    Raises ValueError unless k >= 1. Source: Fan et al. 2018, arXiv 1805.04833.
 
     >>> top_k(torch.tensor([1.0, 3.0, 2.0]), 2)
     tensor([-inf, 3., 2.])
@@ -81,7 +81,8 @@ def repetition_penalty(logits: Tensor, ids: Tensor, penalty: float, seen: Tensor
     A said token's logit is divided by the penalty where positive and multiplied where negative,
     once, however often it was said; 1 changes nothing. `seen` (B, T) says which ids count, all
     unless given (padding was never said). Raises ValueError unless penalty > 0.
-    Source: Keskar et al. 2019 (CTRL), section 4.1, arXiv 1909.05858.
+    Source: Keskar et al. 2019 (CTRL), section 4.1, arXiv 1909.05858, who divide negative logits, too, which makes
+    them likelier; multiplied as in most later code.
 
     >>> repetition_penalty(torch.tensor([[3.0, -1.0, 2.0]]), torch.tensor([[0, 1, 0]]), 2.0)
     tensor([[ 1.5000, -2.0000,  2.0000]])

@@ -107,8 +107,9 @@ def stream(
     Of each row the first pads[b] ids are padding (`pad_left`): the row goes on as it would without them, as long as
     all fit max_len.
 
-    Raises FloatingPointError, naming the step and the row, where the logits are NaN or infinite: on a CPU instead of
-    that step's ids, on a GPU behind the last, since asking sooner would make each step wait for the device.
+    Raises ValueError, when the first id is asked for, for prompts, filters and stop ids that make no sense. Raises
+    FloatingPointError, naming the step and the row, where the logits are NaN or infinite: on a CPU instead of that
+    step's ids, on a GPU behind the last, since asking sooner would make each step wait for the device.
     """
     check_prompts(ids, max_new_tokens, pads)
     B, T = ids.shape
@@ -175,7 +176,7 @@ def generate(
 ) -> Tensor:
     """Prompts (B, T) and what the model says next, (B, T + n), n <= max_new_tokens: all steps of `stream`, joined.
 
-    Raises FloatingPointError, naming the step and the row, where the model's logits are NaN or infinite.
+    Raises as `stream` does.
     """
     steps = stream(
         model,

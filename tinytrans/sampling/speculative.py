@@ -91,9 +91,9 @@ def speculate(
     """Go on from one prompt (1, T) as `generate(model, ...)` does, with a draft model that says k tokens ahead.
 
     Every text is exactly as likely as without the draft (greedy: it is the same text); a good draft only saves
-    readings of the model, a bad one costs time. Filters apply to both. Raises ValueError for several prompts, other
-    vocabularies, and where prompt and answer exceed the max_len of either; FloatingPointError where the logits of
-    either are NaN or infinite.
+    readings of the model, a bad one costs time. Filters apply to both. Raises ValueError for several prompts, for
+    vocabularies of unequal size, and where prompt and answer exceed the max_len of either; FloatingPointError where the
+    logits of either are NaN or infinite.
     """
     check(model, draft, ids, max_new_tokens, k)
     stops = set(stop_ids(stop))

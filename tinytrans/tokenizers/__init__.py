@@ -13,8 +13,10 @@ from tinytrans.tokenizers.wordpiece import WordPieceTokenizer
 READABLE: tuple[type[Tokenizer], ...] = (
     BPETokenizer, WordPieceTokenizer, UnigramTokenizer, CharacterTokenizer, WordTokenizer,
 )  # fmt: skip
+"""The classes whose ids Python finds, each step to be read; `load_tokenizer` tries them in this order."""
 
 __all__ = [
+    "READABLE",
     "BPETokenizer",
     "CharacterTokenizer",
     "Tokenizer",
@@ -26,7 +28,10 @@ __all__ = [
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """Open any `tokenizer.json`, or the one in a folder: readable when it is one of ours, else run by Rust alone."""
+    """Open any `tokenizer.json`, or the one in a folder: readable when it is one of ours, else run by Rust alone.
+
+    Raises as `Tokenizer.load` does.
+    """
     plain = Tokenizer.load(path)
     for kind in READABLE:
         try:

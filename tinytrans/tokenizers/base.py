@@ -93,12 +93,12 @@ class Tokenizer:
         """The ids of a text; with `special=False` the name of a special token in it is plain text.
 
         Text from strangers belongs into the second form: there nobody can type an `<|end|>`. (A special token that is
-        also a word of the vocabulary has the word's id, and so has the word.)
+        also a word of the vocabulary has the word's id, and so has the word.) Raises ValueError for what is no text.
         """
         return self.encode_batch([text], special=special)[0]
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """The ids of each text, by Rust, on all processors."""
+        """The ids of each text, by Rust, on all processors; raises ValueError for a single text in their place."""
         fast = self.fast if special else self.literal
         return [encoding.ids for encoding in fast.encode_batch_fast(list(several(texts)), add_special_tokens=False)]
 
@@ -146,7 +146,8 @@ class Tokenizer:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Open a file, or the `tokenizer.json` in a folder; raises ValueError, naming it, where it is damaged.
 
-        What it says of truncation and padding is left out: `encode` gives all the ids of a text, and no others.
+        Raises OSError where there is none, and in a subclass ValueError for another kind of tokenizer. What it says of
+        truncation and padding is left out: `encode` gives all the ids of a text, and no others.
         """
         file = tokenizer_file(path)
         text = file.read_bytes()

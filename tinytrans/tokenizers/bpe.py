@@ -135,6 +135,9 @@ def token_bytes(merges: Mapping[Pair, int]) -> list[bytes]:
     """The bytes of every token, by id: a merged token is its two parts, one after the other.
 
     Raises ValueError when the merges are not numbered 256, 257, ... or use an id that is not yet there.
+
+    >>> token_bytes({(64, 65): 256})[256]
+    b'ab'
     """
     tokens = [bytes([byte]) for byte in BYTE_OF_ID]
     for (left, right), new_id in merges.items():
@@ -203,7 +206,10 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()) -> Self:
-        """Learn from texts; the vocab_size counts bytes, merges and special tokens."""
+        """Learn from texts; the vocab_size counts bytes, merges and special tokens.
+
+        Raises ValueError where it leaves no room for them, and for special tokens that cannot be told from others.
+        """
         check_special(special_tokens)
         if vocab_size < 256 + len(special_tokens):
             n = len(special_tokens)
@@ -231,7 +237,7 @@ class BPETokenizer(Tokenizer):
         return list(chain.from_iterable(map(self._cache.__getitem__, chunks(text))))
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
-        """The text of ids; with `special=False` the special tokens are left out."""
+        """The text of ids; with `special=False` the special tokens are left out. Raises as `Tokenizer.decode` does."""
         n, hidden = len(self.tokens), () if special else self._special.values()
         read = (self.tokens[i] if 0 <= i < n else self.id_to_token(i).encode() for i in one_row(ids) if i not in hidden)
         return join(read)

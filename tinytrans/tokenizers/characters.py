@@ -65,7 +65,10 @@ class ListedTokenizer(ReadableTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None = None, special_tokens: Sequence[str] = ()) -> Self:
-        """List the tokens of the texts, all or the most frequent; vocab_size counts <unk> and special tokens too."""
+        """List the tokens of the texts, all or the most frequent; vocab_size counts <unk> and special tokens too.
+
+        Raises ValueError where it leaves no room for these.
+        """
         check_special(special_tokens)
         room = None if vocab_size is None else vocab_size - 1 - len(set(special_tokens) - {UNKNOWN})
         if room is not None and room < 0:

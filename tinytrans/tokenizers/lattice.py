@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-Scores = dict[str, float]  # piece -> log of its probability
+Scores = dict[str, float]
+"""piece -> log of its probability."""
 
 LONGEST = 16  # characters of a piece
 
@@ -72,7 +73,8 @@ def forward_sums(word: str, scores: Mapping[str, float]) -> list[float]:
 def piece_counts(word: str, scores: Mapping[str, float]) -> tuple[Scores, float]:
     """How often each piece is expected in a word, over *all* its segmentations, and log p(word): forward-backward.
 
-    count(piece) = sum over its places of forward[start] * p(piece) * backward[end] / p(word).
+    count(piece) = sum over its places of forward[start] * p(piece) * backward[end] / p(word). Raises ValueError when
+    there is no segmentation.
 
     >>> piece_counts("ab", {"a": math.log(0.5), "b": math.log(0.5), "ab": math.log(0.25)})[0]
     {'b': 0.5, 'ab': 0.5, 'a': 0.5}
@@ -93,7 +95,8 @@ def sample_segmentation(
 ) -> list[str]:
     """A random segmentation, with probability proportional to p(segmentation)^alpha: subword regularization.
 
-    Backwards from the end, each last piece is drawn by its share of the forward sum. Source: Kudo 2018, section 3.
+    Backwards from the end, each last piece is drawn by its share of the forward sum. Raises ValueError when there is no
+    segmentation. Source: Kudo 2018, section 3, arXiv 1804.10959.
     """
     scores = {word[start:end]: alpha * score for start, end, score in pieces_at(word, scores)}
     forward = forward_sums(word, scores)

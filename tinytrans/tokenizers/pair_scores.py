@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 Pair = tuple[str, str]
-Score = Callable[[int, int, int], float]  # counts of a pair, its left part, its right part -> the highest is merged
+Score = Callable[[int, int, int], float]
+"""Counts of a pair, its left part, its right part -> how soon it is merged: the highest first."""
 
 CONTINUES = "##"  # begins a piece that continues a word
 

@@ -172,7 +172,8 @@ class UnigramTokenizer(ReadableTokenizer):
     """Text -> the most probable pieces -> the same text; only a literal `▁` comes back as a space.
 
     A character that is no piece becomes its UTF-8 bytes, or with `byte_fallback=False` <unk>, one for a whole run.
-    Ids: <unk>, the 256 bytes if they are used, the pieces, the special tokens.
+    Ids: <unk>, the 256 bytes if they are used, the pieces, the special tokens. Raises ValueError for a special token
+    with the name of a byte, `<0x41>`, where bytes are used.
     """
 
     def __init__(
@@ -198,7 +199,10 @@ class UnigramTokenizer(ReadableTokenizer):
         byte_fallback: bool = True,
         maximize: Callable[[Mapping[str, float]], Scores] = bayesian,
     ) -> Self:
-        """Learn from texts; the vocab_size counts <unk>, the bytes and the special tokens too."""
+        """Learn from texts; the vocab_size counts <unk>, the bytes and the special tokens too.
+
+        Raises ValueError where it leaves no room for these and the characters of the texts.
+        """
         check_special(special_tokens)
         words = Counter(word for text in several(texts) for word in split(text))
         extra = 1 + (len(BYTES) if byte_fallback else 0) + len(set(special_tokens) - {UNKNOWN})
@@ -234,7 +238,10 @@ class UnigramTokenizer(ReadableTokenizer):
         return ids
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
-        """The text of ids, the bytes of a character taken together; with `special=False` without special tokens."""
+        """The text of ids, the bytes of a character taken together; with `special=False` without special tokens.
+
+        Raises as `Tokenizer.decode` does.
+        """
         special_ids, first = set(self._special.values()), 1
         last = len(BYTES) if self.byte_fallback else 0
         parts: list[bytes] = []

@@ -101,7 +101,8 @@ def longest_match(word: str, vocab: Mapping[str, int], *, longest: int = LONGEST
 class WordPieceTokenizer(ReadableTokenizer):
     """BERT's tokenizer: text -> pieces of words; where words ended and what they looked like is partly lost.
 
-    Ids: the special tokens first, then the pieces. Decoding puts one space between words.
+    Ids: the special tokens first, then the pieces. Decoding puts one space between words. Raises ValueError where [UNK]
+    is not among the special tokens.
     """
 
     def __init__(
@@ -124,7 +125,10 @@ class WordPieceTokenizer(ReadableTokenizer):
         lowercase: bool = True,
         score: Score = association,
     ) -> Self:
-        """Learn from texts; the vocab_size counts special tokens too."""
+        """Learn from texts; the vocab_size counts special tokens too.
+
+        Raises ValueError where it leaves no room for these and the alphabet of the texts.
+        """
         check_special(special_tokens)
         words = Counter(word for text in several(texts) for word in split(text, lowercase=lowercase))
         least = len(alphabet(words)) + len(special_tokens)
