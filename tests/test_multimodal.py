@@ -153,6 +153,15 @@ def test_no_image_is_ever_said() -> None:
     assert not (drawn[:, N:] == IMAGE).any()
 
 
+def test_an_id_beyond_the_vocabulary_is_named() -> None:
+    """The decoder with its images at hand refuses what no embedding knows, as the model itself does."""
+    model, images = build(), pictures(1)
+    ids = model.in_front(torch.tensor([[11]]))
+    for read in (lambda: model(ids, images), lambda: model.given(images)(ids)):
+        with pytest.raises(ValueError, match="id 11 is outside the vocabulary of 11"):
+            read()
+
+
 def test_only_text_is_learnt() -> None:
     """A target is -100 where an image or padding follows; the image's last place is asked for the first word."""
     images = pictures()

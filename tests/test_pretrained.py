@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tinytrans.config import GPTConfig
-from tinytrans.models import load_model, pretrained
+from tinytrans.config import GPTConfig, LinearScaling
+from tinytrans.models import build, load_model, pretrained
 from tinytrans.models.gpt import GPT
 
 BASE = GPTConfig(vocab_size=31, n_layers=2, d_model=12, n_heads=3, max_len=20)
@@ -188,6 +188,13 @@ def test_a_gpu_that_is_not_there_is_named(saved: Path) -> None:
     """A model asked onto a GPU where there is none raises ValueError, which says so."""
     with pytest.raises(ValueError, match="cuda was asked for, and CUDA finds 0 GPUs"):
         GPT.from_pretrained(saved, device="cuda")
+
+
+def test_a_part_is_no_model() -> None:
+    """A config of a part, of RoPE's scaling for one, builds no model, and is named."""
+    assert isinstance(build(BASE), GPT)
+    with pytest.raises(ValueError, match="a config of 'linear' is for none of the models bert, encdec, gpt"):
+        build(LinearScaling(factor=2.0))
 
 
 def test_a_model_can_be_opened_without_its_numbers(saved: Path) -> None:

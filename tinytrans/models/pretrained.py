@@ -136,7 +136,8 @@ def tied_as(config: Any, model: Any) -> Any:
 def save(model: nn.Module, config: AnyConfig, folder: str | os.PathLike[str], tokenizer: Savable | None = None) -> None:
     """Write the folder's files, each whole or not at all; a failure leaves an older model there as it was.
 
-    Everything is first written aside, then renamed into place, config.json last.
+    Everything is first written aside, then renamed into place, config.json last. Raises OSError, naming it,
+    where one could not be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ class Given:
 
     `encode()`, the memory (B, S, D) and its mask or None, is called when first needed, and only then, and so are made
     the keys and values of the blocks. The rows of ids may be k times those of the memory (k beams, k samples): then
-    each row of it stands for k rows in turn.
+    each row of it stands for k rows in turn. Raises ValueError where they do not come out even.
     """
 
     def __init__(self, model: Reader, encode: Callable[[], tuple[Tensor, Tensor | None]]) -> None:

@@ -77,7 +77,10 @@ def to_transformers(model: Pretrained, **values: Any) -> Any:
 
 
 def counterpart(model: Pretrained) -> tuple[Family, str, dict[str, Any]]:
-    """The family that has a model like this, its name there and the values of its config."""
+    """The family that has a model like this, its name there and the values of its config.
+
+    Raises ValueError where there is none, with each family's reason.
+    """
     reasons = []
     for family in FAMILIES:
         if type(model) is family.model:
@@ -90,7 +93,10 @@ def counterpart(model: Pretrained) -> tuple[Family, str, dict[str, Any]]:
 
 
 def own_places(family: Family, model: Pretrained) -> Places:
-    """The places of those weights that the model has; a shared one has only its first."""
+    """The places of those weights that the model has; a shared one has only its first.
+
+    Raises ValueError, naming it, for a weight that has no place there.
+    """
     places, names = family.places(model.config), own_weights(model)
     if foreign := sorted(names.keys() - places.keys()):
         raise ValueError(
