@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
 import warnings
 from pathlib import Path
 
 import pytest
 
-from tinytrans.data import chat
 from tinytrans.data.chat import ASSISTANT, END, SPECIAL_TOKENS, USER, dialogue, prompt, render, turn
 from tinytrans.tokenizers import BPETokenizer
 
@@ -58,11 +56,6 @@ def test_what_the_assistant_says_is_learned() -> None:
     assert [tokenizer.decode([i]) for i in ids if i in tokenizer.special_tokens.values()] == [USER, ASSISTANT, END]
     with pytest.raises(ValueError, match="turn 1 is the assistant's, not the user's"):
         dialogue(tokenizer, [("user", "a"), ("user", "b")])
-
-
-def test_docs_run() -> None:
-    """The examples in the docstrings are true."""
-    assert doctest.testmod(chat).failed == 0
 
 
 TEMPLATE = (

@@ -337,6 +337,7 @@ MISTAKES = {
     "train --out {trained}": "holds a run: --resume goes on with it",
     "train --out {trained} --resume --seed 7": "has --seed 0, not 7: leave it out",
     "train --out {new} --resume": "no run to resume in",
+    "train --out {model}": "model.safetensors is of no run of `train`, and would be lost: take another --out",
     "train --out {new} --data tails": "no data set and no file '",
     "train --out {new} --data {notes} --batch 99999": " texts, which do not fill one --batch of 99999",
     "train --out {new} --data {short}": "too few to learn from: 12,000 is the least",
@@ -354,7 +355,9 @@ def test_a_mistake_costs_one_line(
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     places = {f"{{{name}}}": tmp_path / f"{name}.txt" for name in ("short", "empty", "bytes")}
-    places |= {"{trained}": trained, "{notes}": notes, "{new}": tmp_path / "new"}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"somebody's")
+    places |= {"{model}": tmp_path / "model", "{trained}": trained, "{notes}": notes, "{new}": tmp_path / "new"}
     before = {path: path.read_bytes() for path in trained.iterdir()}
     for name, path in places.items():
         command = command.replace(name, str(path))
@@ -365,6 +368,7 @@ def test_a_mistake_costs_one_line(
     assert error.count("\n") == 1
     assert error.startswith(f"tinytrans {command.split()[0]}: ")
     assert not (tmp_path / "new").exists()
+    assert [path.read_bytes() for path in (tmp_path / "model").iterdir()] == [b"somebody's"]
     assert {path: path.read_bytes() for path in trained.iterdir()} == before
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib.util
 import re
 import subprocess
 import sys
@@ -235,6 +237,20 @@ def test_what_is_public_is_explained() -> None:
         if not node.name.startswith("_") and ast.get_docstring(node) is None and not overloads(node)
     ]
     assert not silent, "write one true sentence:\n" + "\n".join(silent)
+
+
+def test_every_example_is_true() -> None:
+    """What a docstring of the library shows is what comes out when it is run."""
+    ran, failed = 0, []
+    for name, _ in modules():
+        if within(name, "tinytrans") and not name.endswith("__main__"):
+            if name in ("tinytrans.plots", "tinytrans.widgets") and importlib.util.find_spec("ipywidgets") is None:
+                continue  # pictures without their packages
+            found = doctest.testmod(importlib.import_module(name))
+            ran += found.attempted
+            failed += [name] * bool(found.failed)
+    assert not failed, f"run `python -m doctest` on {', '.join(failed)}"
+    assert ran > 200
 
 
 def overloads(node: ast.FunctionDef | ast.ClassDef) -> bool:

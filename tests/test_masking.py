@@ -47,6 +47,16 @@ def test_special_tokens_are_left_alone() -> None:
     assert not torch.isin(inputs[~special], torch.tensor([0, 1, 2, 3])).any()
 
 
+def test_what_cannot_be_masked_is_named() -> None:
+    """Ids outside the vocabulary, negative ones too, and a vocabulary of special tokens alone raise ValueError."""
+    options = {"mask_id": MASK, "vocab_size": V, "special_ids": SPECIAL}
+    for wrong in (-100, V):
+        with pytest.raises(ValueError, match=rf"ids from .*{wrong}.* do not lie in 0 ... {V - 1}"):
+            corrupt(torch.tensor([[7, wrong]]), **options)
+    with pytest.raises(ValueError, match="all 3 tokens are special"):
+        corrupt(torch.tensor([[0, 1]]), mask_id=2, vocab_size=3, special_ids=[0, 1])
+
+
 def test_the_shares_are_as_asked() -> None:
     """Of the ordinary tokens 15 % are asked for; of these 80 % are [MASK], 10 % another, 10 % themselves."""
     ids, inputs, labels = draw((1000, 200))
@@ -159,6 +169,8 @@ def test_a_batch_is_padded_at_the_end() -> None:
         assert batch.segments[row, :n].tolist() == pair.segments
         assert (batch.lengths[row], batch.unrelated[row]) == (n, not pair.is_next)
     assert batch.ids.shape == batch.segments.shape == (5, max(len(pair.ids) for pair in pairs))
+    with pytest.raises(ValueError, match="there are no pairs"):
+        pad_pairs([], pad_id=0)
 
 
 def masked(pairs: list[SentencePair], seed: int = 0) -> MaskedBatches:

@@ -168,6 +168,8 @@ def test_only_text_is_learnt() -> None:
         caption_batch(images, [[5]], n_image_tokens=N, image_id=IMAGE)
     with pytest.raises(ValueError, match="caption 1 of 2 is empty"):
         caption_batch(images, [[5], []], n_image_tokens=N, image_id=IMAGE)
+    with pytest.raises(ValueError, match="there are no captions"):
+        caption_batch(images[:0], [], n_image_tokens=N, image_id=IMAGE)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

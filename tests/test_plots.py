@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from itertools import combinations
 from typing import Any
 
@@ -196,9 +195,3 @@ def test_a_cache_reads_each_token_once() -> None:
     slider.value = 4
     assert "9 tokens read so far without a cache, 4 with one, which keeps 40 bytes" in view.value
     assert "to 9 at 4" in growth.picture.alt
-
-
-@pytest.mark.parametrize("module", [plots, widgets])
-def test_docs_run(module) -> None:
-    """The examples in the docstrings are true."""
-    assert doctest.testmod(module).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,6 @@ import torch
 
 from tinytrans.config import GPTConfig, LinearScaling, Llama3Scaling, YarnScaling
 from tinytrans.models.gpt import GPT
-from tinytrans.nn import rope_scaling
 from tinytrans.nn.positions import frequencies, rotation_at
 from tinytrans.nn.rope_scaling import linear, llama3, yarn, yarn_amplitude
 
@@ -123,8 +121,3 @@ def test_transformers_turns_as_fast(width: int, base: float) -> None:
         theirs, amplitude = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config)
         assert torch.equal(ours, theirs)
         assert amplitude == (yarn_amplitude(4.0) if rope["rope_type"] == "yarn" else 1.0)
-
-
-def test_examples_are_true() -> None:
-    """What the docstrings show is what comes out."""
-    assert doctest.testmod(rope_scaling).failed == 0

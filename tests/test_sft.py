@@ -75,6 +75,8 @@ def test_errors_name_both_values() -> None:
         answer_batch([[1], [2]], [[3]])
     with pytest.raises(ValueError, match="prompt 1 of 2 is empty"):
         answer_batch([[1], []], [[3], [4]])
+    with pytest.raises(ValueError, match="there are no prompts"):
+        answer_batch([], [])
     with pytest.raises(ValueError, match=r"ids \(1, 3\) and answer \(1, 2\)"):
         answer_targets(torch.zeros(1, 3).long(), torch.zeros(1, 2).bool())
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 from torch import nn
 
-from tinytrans.adapters import freeze, trainable, trainable_parameters
+from tinytrans.adapters import freeze, trainable_parameters
 from tinytrans.adapters.trainable import count_trainable, linear_layers, matches, replace
 
 
@@ -42,8 +40,3 @@ def test_layers_are_found_and_replaced() -> None:
         linear_layers(model, ["head"])
     new = nn.Identity()
     assert replace(model, {model[0]: new})[0] is new
-
-
-def test_docs_run() -> None:
-    """The examples in the docstrings are true."""
-    assert doctest.testmod(trainable).failed == 0

@@ -37,6 +37,7 @@ def test_inputs_are_targets_one_step_late() -> None:
         (SOURCES, TARGETS[:2], "3 sources cannot be paired with 2 targets"),
         ([[1], []], [[2], [3]], "source 1 of 2 is empty"),
         ([[1], [2]], [[], [3]], "target 0 of 2 is empty"),
+        ([], [], "there are no sequences"),
     ],
 )
 def test_what_cannot_be_a_pair_is_named(sources: list[list[int]], targets: list[list[int]], message: str) -> None:

@@ -69,7 +69,10 @@ def timed(run: Run) -> tuple[float, float, object]:
 
 
 def measure(contest: Contest) -> list[Row]:
-    """Every contestant once a round, each round beginning with another; ratios are paired within a round."""
+    """Every contestant once a round, each round beginning with another; ratios are paired within a round.
+
+    Every second round goes the other way round: who comes behind whom matters, for it finds memory as that one left it.
+    """
     names = list(contest.runs)
     if contest.warmup:
         for run in contest.runs.values():
@@ -78,8 +81,9 @@ def measure(contest: Contest) -> list[Row]:
     cpus: dict[str, list[float]] = {name: [] for name in names}
     notes: dict[str, str] = {}
     for i in range(contest.rounds):
-        first = i % len(names)
-        for name in names[first:] + names[:first]:
+        first = i // 2 % len(names)
+        order = names[first:] + names[:first]
+        for name in order if i % 2 == 0 else reversed(order):
             wall, cpu, value = timed(contest.runs[name])
             walls[name].append(wall)
             cpus[name].append(cpu)

@@ -130,6 +130,8 @@ def run_settings(args: argparse.Namespace, file: Path) -> dict[str, Any]:
     if not file.exists():
         if args.resume:
             raise FileNotFoundError(f"no run to resume in {file.parent}")
+        if (model := file.with_name("model.safetensors")).exists():
+            raise FileExistsError(f"{model} is of no run of `train`, and would be lost: take another --out")
         return DEFAULTS | given
     if not args.resume:
         raise FileExistsError(f"{file.parent} holds a run: --resume goes on with it, another --out begins anew")

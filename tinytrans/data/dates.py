@@ -84,7 +84,7 @@ class Dates(Sequence[Pair]):
     """n dates of a split in the locales and forms given, each a pair: as written there, and in ISO 8601.
 
     An example depends on (seed, split, its number) alone; the day decides the split, so a day held out is held out
-    in every language. `locales` of None means 16 languages in 8 scripts, or, without the extra `data`, English alone.
+    in every language. `locales` of None means 16 languages in 5 scripts, or, without the extra `data`, English alone.
 
     >>> Dates(n=2, locales=["en"])[0]
     Pair(source='April 12, 2021', target='2021-04-12')

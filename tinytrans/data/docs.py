@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from tinytrans.data.cache import cache_folder
 from tinytrans.data.chat import END
+from tinytrans.data.likeness import twins
 from tinytrans.data.prose import documentation, paragraphs, source_files
 from tinytrans.files import write_whole
 
@@ -104,9 +105,15 @@ def without_names(text: str) -> str:
     return _NAMES.sub("it", text)
 
 
+def side_of(part: Paragraph) -> str:
+    """Training or validation: one paragraph in twenty validates, whatever else there is."""
+    return "validation" if zlib.crc32(part.text.lower().encode()) % 20 == 0 else "train"
+
+
 class Docs(Sequence[Paragraph]):
     """The paragraphs of a split: 19 in 20 train, the others validate, by their hash.
 
+    Documentation repeats itself: of those that validate, what has a near twin in training is left out (`likeness`).
     A library that is not installed is left out; `Docs.versions` says what was found. The quick form is
     `Docs(libraries=("python", "numpy"))`. Raises ValueError on an unknown library or split.
     """
@@ -119,7 +126,13 @@ class Docs(Sequence[Paragraph]):
             raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         self.split = split
         self.versions: dict[str, str] = {}
-        self._paragraphs = [part for part in self._collect(libraries) if self._belongs(part)]
+        sides: dict[str, list[Paragraph]] = {name: [] for name in SPLITS}
+        for part in self._collect(libraries):
+            sides[side_of(part)].append(part)
+        self._paragraphs = sides[split]
+        if split == "validation":
+            told = twins([part.text for part in sides[split]], (part.text for part in sides["train"]))
+            self._paragraphs = [part for i, part in enumerate(sides[split]) if i not in told]
         self.digest = sha256([part.text for part in self._paragraphs])
 
     def _collect(self, libraries: Sequence[str]) -> Iterator[Paragraph]:
@@ -134,9 +147,6 @@ class Docs(Sequence[Paragraph]):
                 if line.lower() not in seen:
                     seen.add(line.lower())
                     yield Paragraph(line, library)
-
-    def _belongs(self, part: Paragraph) -> bool:
-        return (zlib.crc32(part.text.lower().encode()) % 20 == 0) == (self.split == "validation")
 
     def __len__(self) -> int:
         return len(self._paragraphs)

@@ -31,15 +31,20 @@ def corrupt(
 
     Each token is chosen with probability `rate`; of the chosen ones the share `masked` becomes [MASK], `random` any
     ordinary token, the rest stays and is asked for all the same. Special tokens are neither chosen nor drawn. Called
-    anew for each batch, it hides other tokens each time. Raises ValueError on shares outside [0, 1].
+    anew for each batch, it hides other tokens each time. Raises ValueError on shares outside [0, 1], on ids outside the
+    vocabulary, and where it holds nothing but special tokens.
     """
     if not (0 <= rate <= 1 and min(masked, random) >= 0 and masked + random <= 1):
         raise ValueError(f"rate {rate}, masked {masked}, random {random} are no shares")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+        raise ValueError(f"ids from {int(ids.min())} to {int(ids.max())} do not lie in 0 ... {vocab_size - 1}")
     ordinary = torch.ones(vocab_size, dtype=torch.bool, device=ids.device)
     ordinary[torch.tensor([*special_ids, mask_id], device=ids.device)] = False
     chosen = (_uniform(ids, generator) < rate) & ordinary[ids]
     fate = _uniform(ids, generator)
     options = ordinary.nonzero().flatten()
+    if not len(options):
+        raise ValueError(f"all {vocab_size} tokens are special: none could stand in another's place")
     others = options[(_uniform(ids, generator) * len(options)).long().clamp(max=len(options) - 1)]
     inputs = torch.where(chosen & (fate < masked), mask_id, ids)
     inputs = torch.where(chosen & (fate >= masked) & (fate < masked + random), others, inputs)
@@ -137,7 +142,9 @@ class PairBatch(NamedTuple):
 
 
 def pad_pairs(pairs: Sequence[SentencePair], pad_id: int) -> PairBatch:
-    """Pairs as one batch, all as long as the longest."""
+    """Pairs as one batch, all as long as the longest; raises ValueError where there are none."""
+    if not pairs:
+        raise ValueError("there are no pairs to make a batch of")
     T = max(len(pair.ids) for pair in pairs)
     ids = torch.tensor([pair.ids + [pad_id] * (T - len(pair.ids)) for pair in pairs])
     segments = torch.tensor([pair.segments + [0] * (T - len(pair.ids)) for pair in pairs])

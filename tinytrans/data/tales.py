@@ -16,10 +16,10 @@ from typing import TypeVar, overload
 
 from tinytrans.data import tales_words as banks
 from tinytrans.data.chat import ASSISTANT, END, USER, prompt
+from tinytrans.data.splits import SPLITS
 from tinytrans.data.tales_plots import CLOSE, DAY, HOME, OPENING, PLOTS, Forms
 from tinytrans.data.tales_words import KINDS, PRONOUN, a
 
-SPLITS = ("train", "validation", "test")
 _PLACES, _WEATHER = tuple(banks.PLACES), tuple(banks.WEATHER)
 Option = TypeVar("Option")
 

@@ -25,12 +25,14 @@ class TranslationBatch(NamedTuple):
 
 
 def rows_of(sequences: Sequence[Sequence[int]], fill: int) -> Tensor:
-    """Sequences of ids -> one a row, filled up behind to the length of the longest.
+    """Sequences of ids -> one a row, filled up behind to the length of the longest; ValueError where there are none.
 
     >>> rows_of([[5, 6], [7]], fill=0)
     tensor([[5, 6],
             [7, 0]])
     """
+    if not len(sequences):
+        raise ValueError("there are no sequences to make rows of")
     T = max(map(len, sequences))
     return torch.tensor([[*ids, *[fill] * (T - len(ids))] for ids in sequences])
 

@@ -34,10 +34,12 @@ def caption_batch(
     """Images (B, C, H, W) and a caption for each, as ids -> (ids, images, targets), each image before its caption.
 
     The sign that ends a caption belongs to it, or the model never learns to stop.
-    Raises ValueError where there are not as many captions as images, and at a caption without a token.
+    Raises ValueError where there are not as many captions as images, or none, and at a caption without a token.
     """
     if len(images) != len(captions):
         raise ValueError(f"{len(images)} images cannot be paired with {len(captions)} captions")
+    if not len(captions):
+        raise ValueError("there are no captions to make a batch of")
     if empty := [row for row, caption in enumerate(captions) if not len(caption)]:
         raise ValueError(f"caption {empty[0]} of {len(captions)} is empty")
     rows = [[image_id] * n_image_tokens + list(caption) for caption in captions]

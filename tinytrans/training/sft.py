@@ -67,8 +67,8 @@ def answer_batch(
 ) -> tuple[Tensor, Tensor]:
     """Prompts and answers, as token ids -> ids (B, T), padded on the right, and the answers' mask (B, T), uncut.
 
-    Raises ValueError where their numbers differ, and at an empty prompt: nothing would stand before the answer's
-    first token.
+    Raises ValueError where their numbers differ, where there are none, and at an empty prompt: nothing would stand
+    before the answer's first token.
 
     >>> answer_batch([[1, 2], [3]], [[8, 9], [9]])
     (tensor([[1, 2, 8, 9],
@@ -77,7 +77,9 @@ def answer_batch(
     """
     if len(prompts) != len(answers):
         raise ValueError(f"{len(prompts)} prompts cannot be paired with {len(answers)} answers")
-    if empty := [row for row, prompt in enumerate(prompts) if not prompt]:
+    if not len(prompts):
+        raise ValueError("there are no prompts to make a batch of")
+    if empty := [row for row, prompt in enumerate(prompts) if not len(prompt)]:
         raise ValueError(f"prompt {empty[0]} of {len(prompts)} is empty: nothing would ask for its answer's start")
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     T = max(map(len, rows))
