@@ -197,6 +197,18 @@ def test_is_saved_and_read(head: str, tmp_path: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), bert.parameters(), strict=True))
 
 
+def test_spans_that_cannot_be_are_refused() -> None:
+    """An answer of no token, logits of other places and a mask of other places raise ValueError with both values."""
+    logits = torch.zeros(2, 5)
+    with pytest.raises(ValueError, match="max_len 0 counts from 1"):
+        best_span(logits, logits, max_len=0)
+    for end, mask in ((torch.zeros(2, 4), None), (logits, torch.ones(1, 5, dtype=torch.bool))):
+        with pytest.raises(ValueError, match=r"of one shape \(B, T\), not \(2, 5\), "):
+            best_span(logits, end, mask=mask)
+    nowhere = torch.zeros(2, 5, dtype=torch.bool)
+    assert best_span(logits + torch.arange(5), logits, mask=nowhere).tolist() == [[0, 0], [0, 0]]
+
+
 def test_the_best_span_is_the_best_by_trying_all() -> None:
     """Of all spans that begin before they end, stand in the mask and are short enough, the best is taken."""
     generator = torch.Generator().manual_seed(0)

@@ -438,6 +438,18 @@ def test_squares_may_be_given_by_both_sides() -> None:
     assert_same(name, mine, model)
 
 
+def test_far_from_the_beginning_they_say_the_same() -> None:
+    """After thousands of positions, which multiply what rounding left of an angle, sharp attention is still theirs."""
+    rope = {"rope_type": "default", "rope_theta": 500_000.0}
+    model = theirs("LlamaForCausalLM", max_position_embeddings=2000, head_dim=32, rope_parameters=rope)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for asking in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+                asking.weight.mul_(4)
+        expected = model(ids(1, 2000), use_cache=False).logits
+        torch.testing.assert_close(from_transformers(model)(ids(1, 2000)), expected, atol=1e-5, rtol=0.0)
+
+
 def test_unknown_classes_and_weights_are_refused() -> None:
     """Another class, or a weight for which there is no place, raises ValueError and names it."""
     with pytest.raises(ValueError, match=r"Linear is not one of .*GPT2LMHeadModel"):

@@ -14,7 +14,7 @@ from tinytrans.config import GPTConfig
 from tinytrans.models.gpt import GPT
 from tinytrans.nn.cache import KVCache
 from tinytrans.sampling import beam_search, generate, sample, stream
-from tinytrans.sampling.choose import check_signs
+from tinytrans.sampling.choose import check_signs, probabilities
 from tinytrans.sampling.generate import draw, greedy_step, pad_left
 
 V = 17
@@ -418,6 +418,16 @@ def test_no_temperature_is_too_low() -> None:
         logits = torch.tensor([[90.0, 100.0, -100.0], [3.0, 1.0, 2.0]], dtype=dtype)
         for temperature in (1e-3, 1e-30):
             assert sample(logits, temperature=temperature).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"min_p": 0.05}, {"temperature": 0.7, "top_p": 0.95}])
+def test_half_precision_draws_as_single(dtype: torch.dtype, options: dict[str, Any]) -> None:
+    """Among thousands of tokens those that stay, and their chances, are what the same logits give in float32."""
+    logits = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(probabilities(logits, **options), probabilities(logits.float(), **options))
+    draws = [sample(x, generator=torch.Generator().manual_seed(1), **options) for x in (logits, logits.float())]
+    assert torch.equal(*draws)
 
 
 def test_any_number_of_axes_is_drawn_from() -> None:

@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from tinytrans.config import BERTConfig, EncDecConfig, GPTConfig, LinearScaling, ViTConfig
 from tinytrans.models import build
+from tinytrans.nn import masks
 
 SMALL: dict[str, Any] = {"n_layers": 2, "d_model": 12, "n_heads": 3}
 GPTS = {
@@ -57,6 +58,22 @@ def test_one_graph_for_any_length(name: str) -> None:
             torch.testing.assert_close(mine, other)
     sum(part.sum() for part in said(compiled(*inputs(name, 2, 8)))).backward()
     assert all(weight.grad is not None for key, weight in own.named_parameters() if "pool" not in key)
+
+
+@pytest.mark.parametrize("name", GPTS)
+@torch.no_grad()
+def test_one_graph_for_masks_and_positions(name: str) -> None:
+    """Once it has met several lengths, a compiled model reads masks and positions of another as it does uncompiled."""
+    torch._dynamo.reset()
+    own = model(GPTS[name])
+    compiled = torch.compile(own, fullgraph=True, backend="eager")
+    for T in (5, 4):
+        compiled(*inputs(name, 2, T))
+    ids, positions = torch.randint(11, (2, 9)), torch.arange(9)
+    padded = masks.decoder_mask(torch.tensor([9, 4]), 9)
+    for given in ({"mask": padded}, {"mask": padded[1]}, {"mask": padded, "positions": positions.expand(2, 9)}):
+        torch.testing.assert_close(compiled(ids, **given), own(ids, **given))
+    torch.testing.assert_close(compiled(ids, positions=positions), own(ids, positions=positions))
 
 
 @pytest.mark.parametrize("name", GPTS)

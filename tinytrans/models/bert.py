@@ -176,12 +176,18 @@ HEADS: dict[str, Callable[[BERTConfig], nn.Module]] = {
 def best_span(start: Tensor, end: Tensor, *, mask: Tensor | None = None, max_len: int | None = None) -> Tensor:
     """The likeliest answer: logits of start and end (B, T) -> its first and last position (B, 2), in this order.
 
-    argmax of start_i + end_j over i <= j < i + max_len; the mask (B, T) says where an answer may stand.
+    argmax of start_i + end_j over i <= j < i + max_len; the mask (B, T) says where an answer may stand, and a row in
+    which none may has (0, 0). Raises ValueError for shapes that differ, and for answers of less than one token.
     Source: Devlin et al. 2018, section 4.2, arXiv 1810.04805.
 
     >>> best_span(torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[6.0, 2.0, 0.0]]))
     tensor([[0, 0]])
     """
+    if start.shape != end.shape or (mask is not None and mask.shape != start.shape):
+        shapes = [tuple(one.shape) for one in (start, end, mask) if one is not None]
+        raise ValueError(f"start, end and mask are of one shape (B, T), not {', '.join(map(str, shapes))}")
+    if max_len is not None and max_len < 1:
+        raise ValueError(f"max_len {max_len} counts from 1: no answer is shorter than a token")
     T = start.shape[-1]
     score = start.unsqueeze(-1) + end.unsqueeze(-2)  # (B, T, T): first, last
     allowed = torch.ones(T, T, dtype=torch.bool, device=start.device).triu()

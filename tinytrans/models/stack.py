@@ -168,16 +168,24 @@ def check_mask(mask: Tensor | None, B: int, T: int, S: int, what: str = "mask") 
         raise ValueError(f"the {what} is of dtype {mask.dtype}, not of torch.bool: True = may look")
     if mask.dim() == 4:  # (B, H, T, S): one for each head
         return
-    wanted = (B, T, S)[-mask.dim() :]
-    if mask.dim() not in (2, 3) or any(given not in (1, size) for given, size in zip(mask.shape, wanted, strict=True)):
+    if mask.dim() not in (2, 3) or not fits(mask.shape, (B, T, S)):
         raise ValueError(f"the {what} has shape {tuple(mask.shape)}, not ({T}, {S}), ({B}, {T}, {S}) or ({B}, 1, {S})")
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether each of the last sizes is the one wanted, or 1: asked one by one, for a compiler's symbol is in no tuple.
+
+    >>> fits((7, 9), (3, 7, 9)), fits((1, 9), (7, 9)), fits((2, 9), (7, 9))
+    (True, True, False)
+    """
+    return all(given == 1 or given == size for given, size in zip(reversed(shape), reversed(wanted), strict=False))
 
 
 def check_positions(positions: Tensor, B: int, T: int) -> None:
     """Raise ValueError, naming both shapes, unless the positions are those of T tokens, for all rows or for each."""
     if not isinstance(positions, Tensor):
         raise ValueError(f"positions are of type {type(positions).__name__}, not a tensor ({T},) or ({B}, {T})")
-    if tuple(positions.shape) not in ((T,), (1, T), (B, T)):
+    if positions.dim() not in (1, 2) or positions.shape[-1] != T or not fits(positions.shape, (B, T)):
         raise ValueError(f"positions have shape {tuple(positions.shape)}, not ({T},) or ({B}, {T})")
 
 

@@ -28,7 +28,7 @@ def frequencies(width: int, base: float = 10000.0, *, device: torch.device | str
     >>> frequencies(4)
     tensor([1.0000, 0.0100])
     """
-    return base ** -(torch.arange(0, width, 2, device=device) / width)
+    return 1 / base ** (torch.arange(0, width, 2, device=device) / width)  # bit for bit as others: far away it counts
 
 
 def sinusoidal(positions: Tensor, D: int, base: float = 10000.0) -> Tensor:

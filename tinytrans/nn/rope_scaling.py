@@ -46,7 +46,7 @@ def llama3(
     tensor([1.0000, 0.0125])
     """
     speeds = frequencies(K, base, device=device)
-    turns = speeds * (trained_len / (2 * math.pi))
+    turns = trained_len / (2 * math.pi / speeds)
     return mixed(speeds, factor, ((turns - low) / (high - low)).clamp(0, 1))
 
 

@@ -142,7 +142,7 @@ def read(model: LanguageModel, ids: Tensor, cache: KVCache, T: int, options: dic
     with evaluating(model.modules()):
         logits = model(ids[:, cache.length :], cache=cache)
     logits = logits[0, -(ids.shape[1] - T + 1) :]
-    return probabilities(logits.to(torch.promote_types(logits.dtype, torch.float32)), **options)
+    return probabilities(logits, **options)
 
 
 def check_chances(T: int, **chances: Tensor) -> None:
