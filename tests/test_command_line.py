@@ -112,10 +112,8 @@ def test_a_sample_is_its_seeds(trained: Path, capsys: pytest.CaptureFixture[str]
     assert speak("--temperature", "0", "--repetition-penalty", "9") != speak("--temperature", "0")
 
 
-def test_ctrl_c_then_resume_is_the_whole_run(
-    train: Train, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ctrl-C in training ends with 130 and the words to go on with; resumed without options, nothing is different."""
+def stop_in_step_6(train: Train, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that gets Ctrl-C as its sixth batch is drawn."""
     draw = PaddedBatches.__getitem__
 
     def interrupted(batches: PaddedBatches, step: int) -> Batch:
@@ -125,7 +123,14 @@ def test_ctrl_c_then_resume_is_the_whole_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(PaddedBatches, "__getitem__", interrupted)
-        assert train(tmp_path / "run") == 130
+        assert train(out) == 130
+
+
+def test_ctrl_c_then_resume_is_the_whole_run(
+    train: Train, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in training ends with 130 and the words to go on with; resumed without options, nothing is different."""
+    stop_in_step_6(train, tmp_path / "run", monkeypatch)
     assert "stopped after step 6; go on with: tinytrans train --resume --out" in capsys.readouterr().err
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert train(tmp_path / "run", "--resume") == 0
@@ -424,16 +429,7 @@ def test_a_run_that_was_stopped_at_its_end_is_finished(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever says after Ctrl-C that these steps are enough gets the model, and what it costs on held-out texts."""
-    draw = PaddedBatches.__getitem__
-
-    def interrupted(batches: PaddedBatches, step: int) -> Batch:
-        if step == 5:
-            signal.raise_signal(signal.SIGINT)
-        return draw(batches, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PaddedBatches, "__getitem__", interrupted)
-        assert train(tmp_path / "run") == 130
+    stop_in_step_6(train, tmp_path / "run", monkeypatch)
     capsys.readouterr()
     assert train(tmp_path / "run", "--resume", "--steps", "6") == 0
     assert "validation loss " in capsys.readouterr().out
